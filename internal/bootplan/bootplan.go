@@ -1,0 +1,248 @@
+// Package bootplan is the contract between imagegen and firstboot: the one file,
+// /etc/kiln/boot.yaml, that tells a machine what to become. imagegen renders it,
+// Ignition delivers it with mode 0600, and firstboot reads nothing else.
+package bootplan
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/kiln-os/kiln/internal/secret"
+)
+
+// Path is where Ignition puts the plan.
+const Path = "/etc/kiln/boot.yaml"
+
+// APIVersion and Kind identify the document.
+const (
+	APIVersion = "boot.kiln-os.dev/v1alpha1"
+	Kind       = "BootPlan"
+)
+
+// Role is what the node does on its first boot.
+type Role string
+
+// The roles.
+const (
+	RoleInit             Role = "init"               // create the cluster
+	RoleJoinControlPlane Role = "join-control-plane" // add a control plane
+	RoleJoinWorker       Role = "join-worker"
+)
+
+// Plan is the whole document.
+type Plan struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Role       Role     `json:"role"`
+	Cluster    Cluster  `json:"cluster"`
+	Node       Node     `json:"node"`
+	Tokens     []Token  `json:"-"`
+	Timeouts   Timeouts `json:"timeouts"`
+}
+
+// Cluster is what all nodes share.
+type Cluster struct {
+	Name              string `json:"name"`
+	KubernetesVersion string `json:"kubernetesVersion"` // "v1.37.2"
+	// ControlPlaneEndpoint is host or host:port; without a port 6443 is meant.
+	ControlPlaneEndpoint string   `json:"controlPlaneEndpoint,omitempty"`
+	PodSubnets           []string `json:"podSubnets"`     // CIDRs, one per family
+	ServiceSubnets       []string `json:"serviceSubnets"` // CIDRs, one per family
+	DNSDomain            string   `json:"dnsDomain"`
+	CertSANs             []string `json:"certSANs,omitempty"`
+	// EncryptionAlgorithm is kubeadm's name: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256 or ECDSA-P384.
+	EncryptionAlgorithm string `json:"encryptionAlgorithm"`
+	// PodNetwork is the CNI that firstboot installs: "flannel" or "none".
+	PodNetwork string `json:"podNetwork"`
+}
+
+// Node is what this machine is in the cluster.
+type Node struct {
+	Name string `json:"name"`
+	// AdvertiseAddress is an IP literal; empty means the address of the default route.
+	AdvertiseAddress string            `json:"advertiseAddress,omitempty"`
+	Labels           map[string]string `json:"labels,omitempty"`
+	// Taints: nil means the default of the role, an empty list means none.
+	Taints []Taint `json:"taints"`
+}
+
+// Taint is a Kubernetes node taint.
+type Taint struct {
+	Key    string `json:"key"`
+	Value  string `json:"value,omitempty"`
+	Effect string `json:"effect"` // NoSchedule, PreferNoSchedule or NoExecute
+}
+
+// Token is a bootstrap token. Expires is absolute: it counts from the creation
+// of the cluster, not from the build of the image. The zero time means never.
+type Token struct {
+	ID      string
+	Secret  secret.Value
+	Expires time.Time
+}
+
+// Timeouts bound firstboot's waiting.
+type Timeouts struct {
+	Network        Duration `json:"network"`        // for a default route
+	ContainerdUp   Duration `json:"containerd"`     // for the CRI socket
+	ControlPlane   Duration `json:"controlPlane"`   // for the API server, controller manager and scheduler
+	KubernetesCall Duration `json:"kubernetesCall"` // for one API object to be accepted
+	NodeReady      Duration `json:"nodeReady"`
+}
+
+// Duration is a time.Duration written as Go does: "10m".
+type Duration time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil && v <= 0 {
+		err = fmt.Errorf("duration %q must be positive, such as 10m", b)
+	}
+	*d = Duration(v)
+	return err
+}
+
+// DefaultTimeouts are generous: a Raspberry Pi or an emulated machine needs
+// minutes where a server needs seconds, and giving up helps nobody.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{
+		Network:        Duration(30 * time.Minute),
+		ContainerdUp:   Duration(10 * time.Minute),
+		ControlPlane:   Duration(30 * time.Minute),
+		KubernetesCall: Duration(10 * time.Minute),
+		NodeReady:      Duration(30 * time.Minute),
+	}
+}
+
+// wire is the document as it stands in the file: a Plan whose tokens are revealed.
+type wire struct {
+	Plan            `json:",inline"`
+	BootstrapTokens []wireToken `json:"bootstrapTokens,omitempty"`
+}
+
+type wireToken struct {
+	ID      string     `json:"id"`
+	Secret  string     `json:"secret"`
+	Expires *time.Time `json:"expires,omitempty"`
+}
+
+// Marshal renders the plan as YAML. The result holds the token secrets: callers
+// keep it in a secret.Value or a file of mode 0600.
+func (p Plan) Marshal() ([]byte, error) {
+	p.APIVersion, p.Kind = APIVersion, Kind
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	w := wire{Plan: p}
+	for _, t := range p.Tokens {
+		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString()}
+		if !t.Expires.IsZero() {
+			e := t.Expires.UTC()
+			wt.Expires = &e
+		}
+		w.BootstrapTokens = append(w.BootstrapTokens, wt)
+	}
+	return yaml.Marshal(w)
+}
+
+// Parse reads a plan strictly: unknown and duplicate keys are errors.
+func Parse(data []byte) (Plan, error) {
+	w := wire{Plan: Plan{Timeouts: DefaultTimeouts()}}
+	if err := yaml.UnmarshalStrict(data, &w); err != nil {
+		return Plan{}, fmt.Errorf("boot plan: %w", err)
+	}
+	p := w.Plan
+	if p.APIVersion != APIVersion || p.Kind != Kind {
+		return Plan{}, fmt.Errorf("boot plan: apiVersion %q, kind %q; this firstboot reads %s, kind %s", p.APIVersion, p.Kind, APIVersion, Kind)
+	}
+	for _, t := range w.BootstrapTokens {
+		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret)}
+		if t.Expires != nil {
+			tok.Expires = *t.Expires
+		}
+		p.Tokens = append(p.Tokens, tok)
+	}
+	return p, p.Validate()
+}
+
+// Validate checks what firstboot relies on and reports every mistake.
+func (p Plan) Validate() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("boot plan: "+format, a...)) }
+	switch p.Role {
+	case RoleInit, RoleJoinControlPlane, RoleJoinWorker:
+	default:
+		bad("role %q is none of %s, %s, %s", p.Role, RoleInit, RoleJoinControlPlane, RoleJoinWorker)
+	}
+	if p.Cluster.Name == "" {
+		bad("cluster.name is empty")
+	}
+	if p.Cluster.KubernetesVersion == "" {
+		bad("cluster.kubernetesVersion is empty")
+	}
+	if p.Cluster.DNSDomain == "" {
+		bad("cluster.dnsDomain is empty")
+	}
+	if p.Node.Name == "" {
+		bad("node.name is empty")
+	}
+	for _, c := range [][]string{p.Cluster.PodSubnets, p.Cluster.ServiceSubnets} {
+		if len(c) == 0 || len(c) > 2 {
+			bad("podSubnets and serviceSubnets each need one CIDR, or one per address family")
+		}
+		for _, s := range c {
+			if _, err := netip.ParsePrefix(s); err != nil {
+				bad("%q is not a CIDR: %v", s, err)
+			}
+		}
+	}
+	if a := p.Node.AdvertiseAddress; a != "" {
+		if _, err := netip.ParseAddr(a); err != nil {
+			bad("node.advertiseAddress %q is not an IP address", a)
+		}
+	}
+	if e := p.Cluster.ControlPlaneEndpoint; e != "" {
+		if _, _, err := SplitEndpoint(e); err != nil {
+			bad("cluster.controlPlaneEndpoint: %v", err)
+		}
+	}
+	switch p.Cluster.PodNetwork {
+	case "flannel", "none":
+	default:
+		bad("cluster.podNetwork %q is neither flannel nor none", p.Cluster.PodNetwork)
+	}
+	return errors.Join(errs...)
+}
+
+// DefaultAPIPort is the API server's secure port.
+const DefaultAPIPort = 6443
+
+// SplitEndpoint splits host, host:port, [v6]:port or a bare IPv6 literal into
+// host and port; the port defaults to 6443.
+func SplitEndpoint(e string) (host string, port int, err error) {
+	if a, err := netip.ParseAddr(e); err == nil {
+		return a.String(), DefaultAPIPort, nil
+	}
+	h, p, err := net.SplitHostPort(e)
+	if err != nil {
+		h, p, err = net.SplitHostPort(e + ":" + strconv.Itoa(DefaultAPIPort))
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not host, host:port or [IPv6]:port", e)
+	}
+	n, err := strconv.Atoi(p)
+	if err != nil || n < 1 || n > 65535 || h == "" {
+		return "", 0, fmt.Errorf("%q is not host, host:port or [IPv6]:port", e)
+	}
+	return h, n, nil
+}

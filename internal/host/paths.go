@@ -1,0 +1,38 @@
+// Package host is the one place that names files, units and tools of the running
+// machine. Root is "/" on a node and a temporary folder in tests.
+package host
+
+import "path/filepath"
+
+// Paths names the files of a node below Root.
+type Paths struct{ Root string }
+
+func (p Paths) at(s string) string { return filepath.Join(p.Root, s) }
+
+// BootPlan is the plan that Ignition delivered.
+func (p Paths) BootPlan() string { return p.at("/etc/kiln/boot.yaml") }
+
+// Record is firstboot's durable record of finished phases.
+func (p Paths) Record() string { return p.at("/var/lib/kiln/firstboot.json") }
+
+// PKI is kubeadm's certificatesDir; with names, a file in it.
+func (p Paths) PKI(names ...string) string {
+	return filepath.Join(append([]string{p.at("/etc/kubernetes/pki")}, names...)...)
+}
+
+// Kubeconfig is /etc/kubernetes/<name>, such as admin.conf.
+func (p Paths) Kubeconfig(name string) string { return p.at("/etc/kubernetes/" + name) }
+
+// Manifests is the kubelet's static pod folder.
+func (p Paths) Manifests() string { return p.at("/etc/kubernetes/manifests") }
+
+// Kubelet is the kubelet's state folder; with names, a file in it.
+func (p Paths) Kubelet(names ...string) string {
+	return filepath.Join(append([]string{p.at("/var/lib/kubelet")}, names...)...)
+}
+
+// EtcdData is etcd's data folder.
+func (p Paths) EtcdData() string { return p.at("/var/lib/etcd") }
+
+// Images holds the baked container images, one OCI layout with all of them.
+func (p Paths) Images() string { return p.at("/usr/share/kiln/images") }

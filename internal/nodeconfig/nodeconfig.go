@@ -1,0 +1,82 @@
+// Package nodeconfig is what every phase of firstboot gets: the boot plan,
+// completed with what only the running machine knows. A Config is made once and
+// never changed.
+package nodeconfig
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+)
+
+// Config describes the node and its cluster.
+type Config struct {
+	Plan bootplan.Plan
+	// NodeName is the Kubernetes node name: lower case, a DNS-1123 subdomain.
+	NodeName string
+	// Hostname is the kernel's host name; kubelet needs --hostname-override if it differs.
+	Hostname string
+	// AdvertiseAddress is the address the API server and etcd are reached at.
+	AdvertiseAddress netip.Addr
+	// ResolvConf is the kubelet's resolvConf: /run/systemd/resolve/resolv.conf if
+	// systemd-resolved runs, else "".
+	ResolvConf string
+}
+
+// LocalAPIEndpoint is the node's own API server as host:port.
+func (c Config) LocalAPIEndpoint() string {
+	return net.JoinHostPort(c.AdvertiseAddress.String(), strconv.Itoa(bootplan.DefaultAPIPort))
+}
+
+// ControlPlaneEndpoint is the cluster's shared endpoint as host:port, or the
+// local one if the cluster has none.
+func (c Config) ControlPlaneEndpoint() string {
+	if c.Plan.Cluster.ControlPlaneEndpoint == "" {
+		return c.LocalAPIEndpoint()
+	}
+	host, port, err := bootplan.SplitEndpoint(c.Plan.Cluster.ControlPlaneEndpoint)
+	if err != nil {
+		return c.Plan.Cluster.ControlPlaneEndpoint
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// APIServiceIP is the first address of the first service subnet.
+func (c Config) APIServiceIP() (netip.Addr, error) { return nth(c.Plan.Cluster.ServiceSubnets, 1) }
+
+// DNSServiceIP is the tenth address of the first service subnet.
+func (c Config) DNSServiceIP() (netip.Addr, error) { return nth(c.Plan.Cluster.ServiceSubnets, 10) }
+
+// nth returns the address n above the base of the first CIDR.
+func nth(cidrs []string, n uint32) (netip.Addr, error) {
+	if len(cidrs) == 0 {
+		return netip.Addr{}, fmt.Errorf("no service subnet")
+	}
+	p, err := netip.ParsePrefix(cidrs[0])
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	base := p.Masked().Addr()
+	var a netip.Addr
+	if base.Is4() {
+		b := base.As4()
+		v := binary.BigEndian.Uint32(b[:]) + n
+		binary.BigEndian.PutUint32(b[:], v)
+		a = netip.AddrFrom4(b)
+	} else {
+		b := base.As16()
+		v := new(big.Int).Add(new(big.Int).SetBytes(b[:]), big.NewInt(int64(n)))
+		var o [16]byte
+		v.FillBytes(o[:])
+		a = netip.AddrFrom16(o)
+	}
+	if !p.Contains(a) {
+		return netip.Addr{}, fmt.Errorf("service subnet %s has no %dth address", p, n)
+	}
+	return a, nil
+}
