@@ -14,26 +14,39 @@ import (
 const redacted = "[redacted]"
 
 // Value is a secret. The zero Value is empty.
-type Value struct{ b []byte }
+//
+// The bytes are behind a pointer because fmt cannot call the methods of a Value
+// in an unexported field: there it shows an address, never the secret.
+type Value struct{ p *[]byte }
+
+func (v Value) bytes() []byte {
+	if v.p == nil {
+		return nil
+	}
+	return *v.p
+}
 
 // New copies b into a Value.
-func New(b []byte) Value { return Value{b: append([]byte(nil), b...)} }
+func New(b []byte) Value {
+	c := append([]byte(nil), b...)
+	return Value{p: &c}
+}
 
 // FromString makes a Value of s.
-func FromString(s string) Value { return Value{b: []byte(s)} }
+func FromString(s string) Value { return New([]byte(s)) }
 
 // Reveal returns a copy of the secret bytes. Callers write them into a file of
 // mode 0600 or hand them to a protocol; they never format them.
-func (v Value) Reveal() []byte { return append([]byte(nil), v.b...) }
+func (v Value) Reveal() []byte { return append([]byte(nil), v.bytes()...) }
 
 // RevealString returns the secret as a string.
-func (v Value) RevealString() string { return string(v.b) }
+func (v Value) RevealString() string { return string(v.bytes()) }
 
 // IsZero reports whether the Value holds no bytes.
-func (v Value) IsZero() bool { return len(v.b) == 0 }
+func (v Value) IsZero() bool { return len(v.bytes()) == 0 }
 
 // Equal compares two secrets in constant time.
-func (v Value) Equal(o Value) bool { return subtle.ConstantTimeCompare(v.b, o.b) == 1 }
+func (v Value) Equal(o Value) bool { return subtle.ConstantTimeCompare(v.bytes(), o.bytes()) == 1 }
 
 // String implements fmt.Stringer and never shows the secret.
 func (v Value) String() string { return redacted }
@@ -54,4 +67,4 @@ func (v Value) MarshalText() ([]byte, error) {
 }
 
 // UnmarshalText lets decoders fill a Value from a document.
-func (v *Value) UnmarshalText(b []byte) error { v.b = append([]byte(nil), b...); return nil }
+func (v *Value) UnmarshalText(b []byte) error { *v = New(b); return nil }

@@ -13,11 +13,14 @@ func TestNothingPrintsIt(t *testing.T) {
 	const plain = "hunter2-hunter2"
 	v := FromString(plain)
 	type wrap struct{ V Value }
+	type hidden struct{ v Value }
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%T"} {
 		fmt.Fprintf(&out, verb, v)
 		fmt.Fprintf(&out, verb, &v)
 		fmt.Fprintf(&out, verb, wrap{v})
+		fmt.Fprintf(&out, verb, hidden{v})
+		fmt.Fprintf(&out, verb, []any{&hidden{v}, map[string]Value{"k": v}})
 	}
 	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v, "w", wrap{v})
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v, "w", wrap{v})

@@ -1,0 +1,44 @@
+# Kiln. `make help` lists what there is.
+
+GO ?= go
+KILN_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kiln
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/kiln-os/kiln/internal/version.Version=$(VERSION)
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+.PHONY: help build demo test test-unit test-race test-integration test-boot lint clean
+.DEFAULT_GOAL := help
+
+help: ## this text
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+build: ## bin/imagegen and bin/firstboot
+	$(GOBUILD) -o bin/ ./cmd/imagegen ./cmd/firstboot
+
+demo: build ## bake the example cluster and boot it in QEMU until its node is Ready
+	bin/imagegen build examples/single-node.yaml -o out/demo
+	bin/imagegen boot examples/single-node.yaml -o out/demo --until-ready
+
+test: lint test-unit test-race test-integration test-boot ## everything: unit, script, golden, reference tools, real API server, VM boot
+
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) vet -tags 'boot integration' ./...
+	$(GO) tool staticcheck ./...
+
+test-unit: ## table tests, scripts of the real binaries, golden digests, reference tools
+	$(GO) test ./...
+
+test-race: ## the packages with goroutines, under the race detector
+	$(GO) test -race ./internal/cache/... ./internal/phase/... ./internal/qemu/... ./images/deb/... ./images/verity/... ./payload/...
+
+test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback
+	bin/imagegen payload
+	KILN_REQUIRE_PAYLOAD=1 $(GO) test -tags integration -count=1 -timeout 20m ./internal/...
+
+test-boot: build ## a virtual machine from firmware to a Ready node, and a reboot
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot -count=1 -v -timeout 60m ./qemu-tests/...
+
+clean: ## removes bin/ and out/, not the cache
+	rm -rf bin out

@@ -1,0 +1,235 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/kiln-os/kiln/internal/arch"
+)
+
+// Config describes a machine. Arch and Dir are needed; everything else may be
+// left out.
+type Config struct {
+	Arch  arch.Arch
+	Accel Accel
+	// Name appears in errors and in the process list.
+	Name string
+	// Dir is the machine's own folder; Start makes it. The disk overlays, the
+	// firmware's variables and the logs are kept there.
+	Dir string
+	// Disks are attached in order; the machine boots from the first.
+	Disks     []Disk
+	MemoryMiB int // default 2048
+	CPUs      int // default 2
+	Net       *Net
+	// Reuse starts from the overlays and firmware variables that an earlier
+	// machine left in Dir, as after a power cut. Without it they are made anew.
+	Reuse bool
+	// Console, if set, gets every console line as it comes, with the seconds
+	// since the start in front. It must not block for long.
+	Console io.Writer
+	// ExtraArgs are appended to QEMU's arguments.
+	ExtraArgs []string
+}
+
+// Disk is one virtio block device.
+type Disk struct {
+	// Image is a raw or qcow2 file. It is never written: the machine writes to an
+	// overlay in Dir.
+	Image string
+	// SizeBytes is the disk's size as the guest sees it, a multiple of 512; 0
+	// means the image's own. It cannot be smaller than the image.
+	SizeBytes int64
+	// Fast drops the guest's flush requests (cache=unsafe). The guest then waits
+	// for no host disk, but what it believes durable is lost if the host crashes.
+	// A killed QEMU loses nothing that way, because the host's page cache
+	// survives it; a test about lost power should still leave Fast unset, so that
+	// flushes do what they do on hardware.
+	Fast bool
+}
+
+// Net is a user-mode network (slirp) with the guest as its only member. Nothing
+// of it is visible on the host but the forwarded ports on 127.0.0.1.
+type Net struct {
+	Network netip.Prefix // default 10.0.2.0/24
+	Gateway netip.Addr   // the host's address; default: the network's second, .2
+	DNS     netip.Addr   // default: the network's third, .3
+	// Guest is the address ports are forwarded to; the DHCP server's first lease
+	// is the same one. Default: the network's fifteenth, .15.
+	Guest    netip.Addr
+	Forwards []Forward
+	// Isolated keeps the guest from reaching anything: no host, no Internet.
+	// Forwarded ports still work.
+	Isolated bool
+}
+
+// Forward makes a TCP port of the guest reachable on 127.0.0.1.
+type Forward struct {
+	HostPort  int // 0: a free one; see Machine.HostPort
+	GuestPort int
+}
+
+// withDefaults fills in what is left out and reports every mistake.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("machine: "+format, a...)) }
+	if c.Arch.Go == "" {
+		bad("Arch is not set")
+	}
+	if c.Dir == "" {
+		bad("Dir is not set")
+	}
+	if c.Name == "" {
+		c.Name = "kiln"
+	}
+	if c.MemoryMiB == 0 {
+		c.MemoryMiB = 2048
+	}
+	if c.CPUs == 0 {
+		c.CPUs = 2
+	}
+	if c.MemoryMiB < 0 || c.CPUs < 0 {
+		bad("%d MiB of memory and %d CPUs: both must be positive", c.MemoryMiB, c.CPUs)
+	}
+	for i, d := range c.Disks {
+		if d.Image == "" {
+			bad("disk %d has no image", i)
+		}
+		if d.SizeBytes < 0 || d.SizeBytes%512 != 0 {
+			bad("disk %d: size %d is not a multiple of 512 bytes", i, d.SizeBytes)
+		}
+	}
+	if c.Net != nil {
+		n, err := c.Net.withDefaults()
+		if err != nil {
+			errs = append(errs, err)
+		}
+		c.Net = &n
+	}
+	return c, errors.Join(errs...)
+}
+
+func (n Net) withDefaults() (Net, error) {
+	if !n.Network.IsValid() {
+		n.Network = netip.MustParsePrefix("10.0.2.0/24")
+	}
+	n.Network = n.Network.Masked()
+	if !n.Network.Addr().Is4() || n.Network.Bits() > 27 {
+		return n, fmt.Errorf("machine: network %s: want an IPv4 network of at least 32 addresses", n.Network)
+	}
+	roles := []struct {
+		what  string
+		addr  *netip.Addr
+		index int // the default is the address this far above the network's
+	}{{"guest", &n.Guest, 15}, {"gateway", &n.Gateway, 2}, {"DNS server", &n.DNS, 3}}
+	var errs []error
+	taken := map[netip.Addr]string{}
+	for _, r := range roles {
+		if !r.addr.IsValid() {
+			continue
+		}
+		if !n.Network.Contains(*r.addr) {
+			errs = append(errs, fmt.Errorf("machine: %s %s is not in the network %s", r.what, r.addr, n.Network))
+		}
+		if other := taken[*r.addr]; other != "" {
+			errs = append(errs, fmt.Errorf("machine: %s and %s are both %s", other, r.what, r.addr))
+		}
+		taken[*r.addr] = r.what
+	}
+	for _, r := range roles {
+		if r.addr.IsValid() {
+			continue
+		}
+		a := nth(n.Network, r.index)
+		for taken[a] != "" { // chosen by the caller for something else
+			a = a.Next()
+		}
+		*r.addr, taken[a] = a, r.what
+	}
+	for _, f := range n.Forwards {
+		if f.GuestPort < 1 || f.GuestPort > 65535 || f.HostPort < 0 || f.HostPort > 65535 {
+			errs = append(errs, fmt.Errorf("machine: cannot forward port %d to %d", f.HostPort, f.GuestPort))
+		}
+	}
+	return n, errors.Join(errs...)
+}
+
+// nth returns the address n above the base of p.
+func nth(p netip.Prefix, n int) netip.Addr {
+	a := p.Masked().Addr()
+	for range n {
+		a = a.Next()
+	}
+	return a
+}
+
+// arg is the -netdev option.
+func (n Net) arg() string {
+	s := fmt.Sprintf("user,id=net0,ipv6=off,net=%s,host=%s,dns=%s,dhcpstart=%s", n.Network, n.Gateway, n.DNS, n.Guest)
+	if n.Isolated {
+		s += ",restrict=on"
+	}
+	for _, f := range n.Forwards {
+		s += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-%s:%d", f.HostPort, n.Guest, f.GuestPort)
+	}
+	return s
+}
+
+// Files of a machine's Dir.
+const (
+	consoleLog = "console.log"
+	stderrLog  = "qemu.stderr"
+	varsFile   = "firmware-vars.fd"
+)
+
+func overlayName(i int) string { return "disk" + strconv.Itoa(i) + ".qcow2" }
+
+// args is QEMU's command line without its program. Firmware code and disk
+// overlays are given by path; fds 3 and 4 are the control socket and the console.
+func (c Config) args(firmwareCode string) []string {
+	q := c.Arch.QEMU
+	a := []string{
+		"-name", escapeComma(c.Name),
+		// Nothing but what is listed here: no default devices, no host's qemu.conf.
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-machine", q.Machine,
+	}
+	a = append(a, c.Accel.args(q)...)
+	a = append(a,
+		"-m", strconv.Itoa(c.MemoryMiB), "-smp", strconv.Itoa(c.CPUs),
+		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
+		"-chardev", "socket,id=console,fd=4", "-serial", "chardev:console",
+		"-device", "virtio-rng-pci",
+	)
+	if firmwareCode != "" {
+		a = append(a,
+			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escapeComma(firmwareCode),
+			"-drive", "if=pflash,unit=1,format=raw,file="+escapeComma(filepath.Join(c.Dir, varsFile)))
+	}
+	for i, d := range c.Disks {
+		// writeback: writes are done when the host's page cache has them, flushes
+		// reach the host's disk. unsafe: flushes are ignored.
+		cache := "writeback"
+		if d.Fast {
+			cache = "unsafe"
+		}
+		a = append(a,
+			"-drive", fmt.Sprintf("if=none,id=disk%d,format=qcow2,discard=unmap,cache=%s,file=%s", i, cache, escapeComma(filepath.Join(c.Dir, overlayName(i)))),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,bootindex=%d,serial=kiln-disk%d", i, i, i))
+	}
+	if c.Net != nil {
+		// No option ROM: nothing is ever booted from the network.
+		a = append(a, "-netdev", c.Net.arg(), "-device", "virtio-net-pci,netdev=net0,romfile=")
+	}
+	return append(a, c.ExtraArgs...)
+}
+
+// escapeComma doubles commas, as QEMU's option parser wants them in values.
+func escapeComma(s string) string {
+	return strings.ReplaceAll(s, ",", ",,")
+}

@@ -1,0 +1,93 @@
+// Package units embeds what Kiln adds to Debian's files: units, presets, network,
+// repart and tmpfiles definitions. system/ is laid over the operating system,
+// initrd/ over the initramfs. Words such as @ESP_UUID@ are replaced by the build.
+package units
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"sort"
+	"strings"
+
+	"github.com/kiln-os/kiln/images/tree"
+)
+
+//go:embed all:system all:initrd
+var files embed.FS
+
+// Vars are the words that the build replaces in the files.
+type Vars struct {
+	ESPUUID, StateUUID string // partition UUIDs
+	RepartArch         string // systemd's architecture name in partition types, such as x86-64
+	UsrSize            int64  // bytes of one /usr slot
+	VeritySize         int64  // bytes of one hash tree slot
+	IgnitionPlatform   string // Ignition's platform id, such as qemu or metal
+}
+
+// link is a symbolic link that enables a unit in /usr.
+type link struct{ path, target string }
+
+var systemLinks = []link{
+	{"usr/lib/systemd/system/multi-user.target.wants/firstboot.service", "../firstboot.service"},
+	{"usr/lib/systemd/system/ssh.service.wants/kiln-sshd-keygen.service", "../kiln-sshd-keygen.service"},
+}
+
+var initrdLinks = []link{
+	{"usr/lib/systemd/system/initrd.target.requires/kiln-etc.service", "../kiln-etc.service"},
+	{"usr/lib/systemd/system/initrd.target.requires/kiln-ignition.service", "../kiln-ignition.service"},
+	// Ignition looks for its config here; the boot partition is mounted by then.
+	{"usr/lib/ignition/user.ign", "/run/kiln/boot/kiln/config.ign"},
+}
+
+// System lays the operating system's files over t.
+func System(t *tree.Tree, v Vars) error { return overlay(t, "system", v, systemLinks) }
+
+// Initrd lays the initramfs's files over t.
+func Initrd(t *tree.Tree, v Vars) error { return overlay(t, "initrd", v, initrdLinks) }
+
+var placeholder = regexp.MustCompile(`@[A-Z_]+@`)
+
+func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
+	r := strings.NewReplacer(
+		"@ESP_UUID@", v.ESPUUID,
+		"@STATE_UUID@", v.StateUUID,
+		"@REPART_ARCH@", v.RepartArch,
+		"@USR_SIZE@", fmt.Sprint(v.UsrSize),
+		"@VERITY_SIZE@", fmt.Sprint(v.VeritySize),
+		"@IGNITION_PLATFORM@", v.IgnitionPlatform,
+	)
+	err := fs.WalkDir(files, dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := files.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		s := r.Replace(string(b))
+		if left := placeholder.FindString(s); left != "" {
+			return fmt.Errorf("units/%s: nothing replaces %s", p, left)
+		}
+		t.AddFile(strings.TrimPrefix(p, dir+"/"), 0o644, []byte(s))
+		return nil
+	})
+	for _, l := range links {
+		t.AddSymlink(l.path, l.target)
+	}
+	return err
+}
+
+// Names lists the systemd unit files of both overlays as paths in this package, sorted.
+func Names() []string {
+	var out []string
+	_ = fs.WalkDir(files, ".", func(p string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.Contains(p, "/systemd/system/") {
+			out = append(out, p)
+		}
+		return nil
+	})
+	sort.Strings(out)
+	return out
+}

@@ -1,0 +1,59 @@
+package units
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/kiln-os/kiln/images/tree"
+)
+
+func vars() Vars {
+	return Vars{
+		ESPUUID: "11111111-1111-1111-1111-111111111111", StateUUID: "22222222-2222-2222-2222-222222222222",
+		RepartArch: "x86-64", UsrSize: 1 << 30, VeritySize: 16 << 20, IgnitionPlatform: "qemu",
+	}
+}
+
+func TestOverlays(t *testing.T) {
+	for name, overlay := range map[string]func(*tree.Tree, Vars) error{"system": System, "initrd": Initrd} {
+		tr := tree.New()
+		if err := overlay(tr, vars()); err != nil {
+			t.Fatal(err)
+		}
+		err := tr.Walk(func(p string, e *tree.Entry) error {
+			switch e.Type {
+			case tree.File:
+				b, err := tr.ReadFile(p)
+				if err != nil {
+					return err
+				}
+				if left := placeholder.Find(b); left != nil {
+					t.Errorf("%s: %s still holds %s", name, p, left)
+				}
+				if e.Mode != 0o644 {
+					t.Errorf("%s: %s has mode %o", name, p, e.Mode)
+				}
+			case tree.Symlink:
+				if strings.HasPrefix(e.Link, "/run/") {
+					return nil
+				}
+				if _, _, err := tr.Lookup(p); err != nil {
+					t.Errorf("%s: %s leads nowhere: %v", name, p, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestNothingIsLeftUnreplaced(t *testing.T) {
+	old := placeholder
+	defer func() { placeholder = old }()
+	// A word that no variable replaces is an error, not a file with the word in it.
+	if !placeholder.MatchString("What=/dev/@SOME_NEW_WORD@") || placeholder.MatchString("modprobe@.service fsck@dev.service") {
+		t.Error("the pattern of placeholders is wrong")
+	}
+}
