@@ -1,0 +1,102 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/kiln-os/kiln/internal/testtools"
+)
+
+func sample(t *testing.T) Disk {
+	content := filepath.Join(t.TempDir(), "content")
+	b := append(bytes.Repeat([]byte("data"), 300_000), make([]byte, 3<<20)...)
+	if err := os.WriteFile(content, append(b, "end"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Disk{GUID: DerivedUUID("test", "disk"), Partitions: []Partition{
+		{Name: "kiln-esp", Type: uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"), UUID: DerivedUUID("test", "esp"), Size: 34<<20 + 1},
+		{Name: "kiln-usr-a", Type: uuid.MustParse("8484680c-9521-48c6-9c11-b0720656f69e"), UUID: DerivedUUID("test", "usr"), Size: 64 << 20, Attributes: ReadOnly, Fill: FromFile(content, 64<<20)},
+	}}
+}
+
+func TestCreate(t *testing.T) {
+	dir := t.TempDir()
+	img := filepath.Join(dir, "disk.img")
+	if err := Create(context.Background(), img, sample(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := testtools.Command(t, "sgdisk", "-v", "-p", "-i", "2", img).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "No problems found") {
+		t.Fatalf("sgdisk: %v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"kiln-esp", "kiln-usr-a", "Partition GUID code: 8484680C-9521-48C6-9C11-B0720656F69E",
+		"Partition unique GUID: " + strings.ToUpper(DerivedUUID("test", "usr").String()),
+		"Disk identifier (GUID): " + strings.ToUpper(DerivedUUID("test", "disk").String()),
+		"First sector: 73728 (at 36.0 MiB)", "Attribute flags: 1000000000000000",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("sgdisk does not show %q:\n%s", want, out)
+		}
+	}
+	b, err := os.ReadFile(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	const golden = "c1793c8f555e21bea96131ac86614905d8182ecef2c7ad087b85c182f6122cf3"
+	if got := hex.EncodeToString(sum[:]); got != golden {
+		t.Errorf("digest %s, golden %s", got, golden)
+	}
+	if !bytes.HasPrefix(b[36<<20:], []byte("datadata")) {
+		t.Error("the partition's content is not at its place")
+	}
+	st, err := os.Stat(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used := st.Sys().(*syscall.Stat_t).Blocks * 512; used > 8<<20 {
+		t.Errorf("the image takes %d bytes on disk: zeros are not holes", used)
+	}
+}
+
+func TestNothingHalfMadeIsLeft(t *testing.T) {
+	dir := t.TempDir()
+	img := filepath.Join(dir, "disk.img")
+	if err := os.WriteFile(img, []byte("earlier"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	boom := errors.New("boom")
+	for name, fill := range map[string]func(context.Context, io.WriterAt, int64) error{
+		"failure":   func(context.Context, io.WriterAt, int64) error { return boom },
+		"too large": FromFile("/dev/zero", 1<<20),
+	} {
+		d := sample(t)
+		d.Partitions[1].Fill = fill
+		if err := Create(context.Background(), img, d, 0o600); err == nil || !strings.Contains(err.Error(), "kiln-usr-a") {
+			t.Errorf("%s: error %v does not name the partition", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := Create(ctx, img, sample(t), 0o600); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if b, _ := os.ReadFile(img); string(b) != "earlier" {
+		t.Error("the earlier image is gone")
+	}
+	if names, _ := os.ReadDir(dir); len(names) != 1 {
+		t.Errorf("left: %v", names)
+	}
+}

@@ -1,0 +1,121 @@
+package esp
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kiln-os/kiln/images/tree"
+	"github.com/kiln-os/kiln/internal/testtools"
+)
+
+func opts() Options {
+	return Options{Label: "KILN-BOOT", VolumeID: 0x1234abcd, Time: time.Date(2026, 11, 23, 12, 30, 14, 0, time.UTC)}
+}
+
+func files() []File {
+	f := []File{
+		{"EFI/BOOT/BOOTX64.EFI", tree.Bytes(bytes.Repeat([]byte("b"), 100_000))},
+		{"EFI/Linux/kiln.efi", tree.Bytes(bytes.Repeat([]byte("kernel "), 500_000))},
+		{"loader/loader.conf", tree.Bytes("timeout 0\n")},
+		{"kiln/config.ign", tree.Bytes("{}")},
+		{"empty", tree.Bytes(nil)},
+	}
+	for i := range 200 { // a folder of several clusters, with colliding short names
+		f = append(f, File{fmt.Sprintf("many/a long file name %03d.text", i), tree.Bytes(fmt.Sprint(i))})
+	}
+	return f
+}
+
+func write(t *testing.T, size, offset int64) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "disk")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(offset + size); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(f, offset, size, opts(), files()); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestReferenceTools(t *testing.T) {
+	for _, mib := range []int64{34, 64, 260, 512} {
+		name := write(t, mib<<20, 0)
+		if out, err := testtools.Command(t, "fsck.fat", "-n", "-v", name).CombinedOutput(); err != nil || strings.Contains(string(out), "differ") {
+			t.Fatalf("fsck.fat of %d MiB: %v\n%s", mib, err, out)
+		}
+		for _, f := range files() {
+			got, err := testtools.Command(t, "mtype", "-i", name, "::/"+f.Path).Output()
+			want, _ := f.Content.Open()
+			b, _ := io.ReadAll(want)
+			if err != nil || !bytes.Equal(got, b) {
+				t.Fatalf("%d MiB: %s reads back as %d bytes (%v), want %d", mib, f.Path, len(got), err, len(b))
+			}
+		}
+		out, err := testtools.Command(t, "mdir", "-i", name, "::/EFI/Linux").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "kiln.efi") || !strings.Contains(string(out), "2026-11-23  12:30") {
+			t.Errorf("mdir: %v\n%s", err, out)
+		}
+	}
+}
+
+func TestGolden(t *testing.T) {
+	const offset = 1 << 20
+	b, err := os.ReadFile(write(t, 40<<20, offset))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.ContainsFunc(b[:offset], func(r rune) bool { return r != 0 }) {
+		t.Error("something is written before the partition")
+	}
+	sum := sha256.Sum256(b[offset:])
+	const golden = "5774da85d55b9a50e017bfa48fe6b90ee386234601f824efe79ed5742448bc50"
+	if got := hex.EncodeToString(sum[:]); got != golden {
+		t.Errorf("digest %s, golden %s", got, golden)
+	}
+}
+
+type discard struct{}
+
+func (discard) WriteAt(b []byte, _ int64) (int, error) { return len(b), nil }
+
+func TestRefuses(t *testing.T) {
+	c := tree.Bytes("x")
+	for name, f := range map[string][]File{
+		"collision by case": {{"a/b", c}, {"A/c", c}},
+		"file as folder":    {{"a", c}, {"a/b", c}},
+		"twice":             {{"a", c}, {"a", c}},
+		"bad character":     {{"a:b", c}},
+		"not ASCII":         {{"ä", c}},
+		"dot at the end":    {{"a.", c}},
+		"escape":            {{"../x", c}},
+		"too much":          {{"big", tree.HostFile{Path: "/dev/zero", Len: 50 << 20}}},
+	} {
+		if err := Write(discard{}, 0, 40<<20, opts(), f); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	bad := opts()
+	bad.Label = "lower case"
+	if err := Write(discard{}, 0, 40<<20, bad, nil); err == nil {
+		t.Error("a label in lower case is accepted")
+	}
+	for _, size := range []int64{0, 1 << 20, 40<<20 + 1} {
+		if err := Write(discard{}, 0, size, opts(), nil); err == nil {
+			t.Errorf("%d bytes are accepted", size)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package uki
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"debug/pe"
+	"encoding/binary"
+	"encoding/hex"
+	"testing"
+)
+
+// stub is a small PE32+ file with one section and little room behind the section table.
+func stub() []byte {
+	b := make([]byte, 1024)
+	le := binary.LittleEndian
+	copy(b, "MZ")
+	le.PutUint32(b[60:], 64)
+	copy(b[64:], "PE\x00\x00")
+	c := b[68:]
+	le.PutUint16(c, 0x8664)
+	le.PutUint16(c[2:], 1)
+	le.PutUint32(c[8:], 0x1234) // a symbol table that must go
+	le.PutUint16(c[16:], 240)
+	o := c[20:]
+	le.PutUint16(o, 0x20b)
+	le.PutUint32(o[32:], 512)
+	le.PutUint32(o[36:], 512)
+	le.PutUint32(o[56:], 0x3000)
+	le.PutUint32(o[60:], 512)
+	le.PutUint32(o[64:], 99)
+	le.PutUint32(o[108:], 16)
+	s := o[240:]
+	copy(s, ".text")
+	le.PutUint32(s[8:], 100)
+	le.PutUint32(s[12:], 0x2000)
+	le.PutUint32(s[16:], 512)
+	le.PutUint32(s[20:], 512)
+	copy(b[512:], "stub code")
+	return b
+}
+
+func parts() Sections {
+	return Sections{
+		OSRel: []byte("ID=kiln\n"), Cmdline: []byte("quiet"), Uname: []byte("6.12"),
+		Initrd: bytes.Repeat([]byte("i"), 5000), Linux: bytes.Repeat([]byte("k"), 9001),
+	}
+}
+
+func TestBuild(t *testing.T) {
+	img, err := Build(stub(), parts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(img)
+	const golden = "64d7c6fed28c3c06f41fca9975b6a02759991668ee662bc3a1a20db808503e7e"
+	if got := hex.EncodeToString(sum[:]); got != golden {
+		t.Errorf("digest %s, golden %s", got, golden)
+	}
+	f, err := pe.NewFile(bytes.NewReader(img))
+	if err != nil {
+		t.Fatalf("debug/pe: %v", err)
+	}
+	if f.PointerToSymbolTable != 0 || f.NumberOfSymbols != 0 {
+		t.Error("the symbol table is still named")
+	}
+	opt := f.OptionalHeader.(*pe.OptionalHeader64)
+	if opt.CheckSum != 0 {
+		t.Error("the stub's checksum is still there")
+	}
+	end := uint32(0)
+	want := map[string][]byte{".text": stub()[512:1024], ".osrel": parts().OSRel, ".cmdline": parts().Cmdline, ".uname": parts().Uname, ".initrd": parts().Initrd, ".linux": parts().Linux}
+	for _, s := range f.Sections {
+		if s.VirtualAddress < end {
+			t.Errorf("%s starts at %#x, before the end of its predecessor %#x", s.Name, s.VirtualAddress, end)
+		}
+		end = s.VirtualAddress + max(s.VirtualSize, 1)
+		if s.Name != ".text" && s.VirtualAddress%virtualAlign != 0 {
+			t.Errorf("%s starts at %#x", s.Name, s.VirtualAddress)
+		}
+		if s.Offset%512 != 0 || s.Size%512 != 0 {
+			t.Errorf("%s: file offset %d, size %d are not aligned", s.Name, s.Offset, s.Size)
+		}
+		b, err := s.Data()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Name != ".text" {
+			if int(s.VirtualSize) != len(want[s.Name]) {
+				t.Errorf("%s has virtual size %d, want %d", s.Name, s.VirtualSize, len(want[s.Name]))
+			}
+			b = b[:s.VirtualSize]
+		}
+		if !bytes.Equal(b, want[s.Name]) {
+			t.Errorf("%s holds other bytes", s.Name)
+		}
+		delete(want, s.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("sections are missing: %v", want)
+	}
+	if f.Sections[len(f.Sections)-1].Name != ".linux" {
+		t.Error("the kernel is not last")
+	}
+	if opt.SizeOfImage < end || opt.SizeOfImage%virtualAlign != 0 {
+		t.Errorf("SizeOfImage %#x, the last section ends at %#x", opt.SizeOfImage, end)
+	}
+	got, err := Read(bytes.NewReader(img), int64(len(img)))
+	if err != nil || !bytes.Equal(got.Initrd, parts().Initrd) || string(got.Cmdline) != "quiet" {
+		t.Errorf("read back: %v", err)
+	}
+}
+
+func TestBuildRefuses(t *testing.T) {
+	if _, err := Build(stub(), Sections{Cmdline: []byte("x")}); err == nil {
+		t.Error("an image without a kernel is built")
+	}
+	for name, b := range map[string][]byte{"empty": nil, "text": bytes.Repeat([]byte("x"), 100), "cut": stub()[:300]} {
+		if _, err := Build(b, parts()); err == nil {
+			t.Errorf("%s is taken for a stub", name)
+		}
+	}
+	if _, err := Read(bytes.NewReader(stub()), 1024); err == nil {
+		t.Error("a stub is taken for an image")
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	img, err := Build(stub(), parts())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(img)
+	f.Add(stub())
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		_, _ = Read(bytes.NewReader(b), int64(len(b)))
+		_, _ = Build(b, parts())
+	})
+}
