@@ -1,0 +1,159 @@
+package deb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/cache"
+)
+
+// Lock is what a resolution found, so that a later build takes the same packages.
+type Lock struct {
+	Suite      string          `json:"suite"`
+	Arch       string          `json:"arch"` // Debian's name
+	Components []string        `json:"components"`
+	Date       time.Time       `json:"date"`      // of the suite's InRelease
+	InRelease  string          `json:"inRelease"` // its SHA-256
+	Packages   []LockedPackage `json:"packages"`
+}
+
+// LockedPackage is one package of a Lock.
+type LockedPackage struct {
+	Name     string `json:"name"`
+	Version  string `json:"version"`
+	Arch     string `json:"arch"`
+	Filename string `json:"filename"`
+	Size     int64  `json:"size"` // bytes
+	SHA256   string `json:"sha256"`
+}
+
+// Resolve verifies the suite, resolves the request and returns the lock.
+func (a *Archive) Resolve(ctx context.Context, arch string, req Request) (*Lock, error) {
+	rel, err := a.Release(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ix, err := a.Packages(ctx, rel, arch)
+	if err != nil {
+		return nil, err
+	}
+	ps, err := ix.Resolve(req)
+	if err != nil {
+		return nil, fmt.Errorf("suite %s of %s, architecture %s: %w", a.Suite, rel.Date.Format(time.RFC3339), arch, err)
+	}
+	l := &Lock{Suite: a.Suite, Arch: arch, Components: a.Components, Date: rel.Date, InRelease: rel.SHA256}
+	for _, p := range ps {
+		l.Packages = append(l.Packages, LockedPackage{p.Name, p.Version, p.Arch, p.Filename, p.Size, p.SHA256})
+	}
+	return l, nil
+}
+
+// Digest names the lock's content.
+func (l *Lock) Digest() (string, error) {
+	b, err := yaml.Marshal(l)
+	return cache.Key(string(b)), err
+}
+
+// Marshal renders the lock file.
+func (l *Lock) Marshal() ([]byte, error) {
+	b, err := yaml.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte("# The Debian packages of the image, as they were resolved. Written by imagegen.\n"), b...), nil
+}
+
+// Write puts the lock file at path.
+func (l *Lock) Write(path string) error {
+	b, err := l.Marshal()
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(path, b, 0o644)
+}
+
+// ReadLock reads a lock file strictly.
+func ReadLock(path string) (*Lock, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var l Lock
+	if err := yaml.UnmarshalStrict(b, &l); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, p := range l.Packages {
+		if p.Name == "" || p.Filename == "" || len(p.SHA256) != 64 || p.Size <= 0 {
+			return nil, fmt.Errorf("%s: package %q lacks a name, file name, size or SHA-256", path, p.Name)
+		}
+	}
+	return &l, nil
+}
+
+// parallel is how many packages are fetched at once.
+const parallel = 4
+
+// Fetch gets all packages of the lock and returns their files in its order.
+// progress, if set, is called with the bytes that are there and all bytes.
+func (a *Archive) Fetch(ctx context.Context, l *Lock, progress func(done, total int64)) ([]string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		total int64
+		done  atomic.Int64
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		first error
+		next  atomic.Int64
+	)
+	for _, p := range l.Packages {
+		total += p.Size
+	}
+	files := make([]string, len(l.Packages))
+	for range parallel {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(l.Packages) || ctx.Err() != nil {
+					return
+				}
+				p := l.Packages[i]
+				path, err := a.Cache.Fetch(ctx, p.SHA256, p.Size, func(ctx context.Context) (io.ReadCloser, error) { return get(ctx, a.Mirror, p.Filename) })
+				if err != nil {
+					mu.Lock()
+					if first == nil {
+						first = fetchError(p, err)
+					}
+					mu.Unlock()
+					cancel()
+					return
+				}
+				files[i] = path
+				if n := done.Add(p.Size); progress != nil {
+					progress(n, total)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if first == nil {
+		first = ctx.Err()
+	}
+	return files, first
+}
+
+func fetchError(p LockedPackage, err error) error {
+	if errors.As(err, new(*NotFoundError)) {
+		return fmt.Errorf("package %s %s is not on the mirror any more (%w): the archive has moved on; resolve anew", p.Name, p.Version, err)
+	}
+	return fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
+}

@@ -1,0 +1,113 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+const (
+	hello    = "hello"
+	helloSum = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+)
+
+func source(s string, calls *int) func(context.Context) (io.ReadCloser, error) {
+	return func(context.Context) (io.ReadCloser, error) {
+		*calls++
+		return io.NopCloser(bytes.NewReader([]byte(s))), nil
+	}
+}
+
+func open(t *testing.T) *Cache {
+	c, err := Open(filepath.Join(t.TempDir(), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestFetch(t *testing.T) {
+	c, calls := open(t), 0
+	for range 2 {
+		p, err := c.Fetch(context.Background(), helloSum, 5, source(hello, &calls))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := os.ReadFile(p); string(b) != hello {
+			t.Errorf("blob holds %q", b)
+		}
+	}
+	if calls != 1 {
+		t.Errorf("fetched %d times", calls)
+	}
+	// A damaged blob is fetched anew, not believed.
+	p, _, _ := c.Blob(helloSum)
+	if err := os.WriteFile(p, []byte("hellp"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Fetch(context.Background(), helloSum, 5, source(hello, &calls)); err != nil || calls != 2 {
+		t.Errorf("damaged blob: %v, %d fetches", err, calls)
+	}
+}
+
+func TestFetchKeepsNothingWrong(t *testing.T) {
+	for _, c := range []struct {
+		name, content string
+		size          int64
+	}{{"other bytes", "jello", 5}, {"too short", "hell", 5}, {"too long", "hello!", 5}, {"size", hello, 6}} {
+		ca, calls := open(t), 0
+		_, err := ca.Fetch(context.Background(), helloSum, c.size, source(c.content, &calls))
+		if !errors.As(err, new(*MismatchError)) {
+			t.Errorf("%s: error %v", c.name, err)
+		}
+		if left, _ := os.ReadDir(filepath.Join(ca.Path(), "blobs")); len(left) != 0 {
+			t.Errorf("%s: left %v", c.name, left)
+		}
+	}
+}
+
+func TestDirIsMadeOnceAndWhole(t *testing.T) {
+	c, key := open(t), Key("a", "b")
+	boom := errors.New("boom")
+	if _, err := c.Dir("k", key, func(tmp string) error {
+		_ = os.WriteFile(filepath.Join(tmp, "half"), nil, 0o600)
+		return boom
+	}); !errors.Is(err, boom) {
+		t.Fatal(err)
+	}
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			d, err := c.Dir("k", key, func(tmp string) error {
+				made.Add(1)
+				return os.WriteFile(filepath.Join(tmp, "whole"), nil, 0o600)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if names, _ := os.ReadDir(d); len(names) != 1 || names[0].Name() != "whole" {
+				t.Errorf("folder holds %v", names)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 1 {
+		t.Errorf("made %d times", made.Load())
+	}
+}
+
+func TestKeysAreUnambiguous(t *testing.T) {
+	if Key("ab", "c") == Key("a", "bc") || Key("a") == Key("a", "") {
+		t.Error("different parts give one key")
+	}
+	if _, _, err := open(t).Blob("../../etc/passwd"); err == nil {
+		t.Error("a path is taken for a digest")
+	}
+}

@@ -1,0 +1,185 @@
+// Package hosttools runs tools of Debian packages without installing them: the
+// packages are resolved and verified like those of a node, unpacked into a folder
+// of the cache, and started with that folder's own dynamic loader and libraries.
+// So a build needs no root and has the same version of a tool on every host.
+package hosttools
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/kiln-os/kiln/images/deb"
+	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/cache"
+)
+
+// Suite is the Debian release that the tools are taken from.
+const Suite = "trixie"
+
+// Set is a number of tools that are used together.
+type Set []string
+
+// The sets of tools.
+var (
+	// Image is what `imagegen build` calls.
+	Image = Set{"squashfs-tools", "kmod"}
+	// Reference is what tests check the written formats with.
+	Reference = Set{"squashfs-tools", "kmod", "gdisk", "dosfstools", "mtools", "cryptsetup-bin", "cpio", "e2fsprogs", "systemd", "ignition", "binutils", "openssl"}
+)
+
+// QEMU is the set that runs a machine of an architecture.
+func QEMU(a arch.Arch) Set {
+	s := Set{a.QEMU.Package, "qemu-utils", "qemu-system-data", "seabios", "ipxe-qemu"}
+	if a.QEMU.FirmwarePackage != "" {
+		s = append(s, a.QEMU.FirmwarePackage)
+	}
+	return s
+}
+
+// excluded packages do nothing for a tool that is run from a folder: package
+// management, and QEMU's windows and sound.
+var excluded = []string{
+	"apt", "debconf", "debconf-2.0", "dpkg", "perl", "perl-base", "adduser", "init-system-helpers", "ucf", "sensible-utils",
+	"dbus", "dbus-daemon", "default-dbus-system-bus", "dbus-system-bus", "dracut", "linux-base", "python3", "sgml-base", "fontconfig-config",
+	"qemu-system-gui", "qemu-system-modules-spice", "qemu-system-modules-opengl", "hicolor-icon-theme", "adwaita-icon-theme",
+}
+
+// Options of Ensure.
+type Options struct {
+	Cache *cache.Cache
+	// Mirror is the flag's value; see deb.FindMirror.
+	Mirror string
+	// Now judges the archive's signatures when packages are resolved.
+	Now time.Time
+	// Log gets a line when something takes time. It may be nil.
+	Log func(string)
+	// Keyring replaces Debian's archive keys.
+	Keyring []byte
+}
+
+// Tools is a folder with tools.
+type Tools struct {
+	dir  string
+	arch arch.Arch
+}
+
+// Ensure returns the tools of a set. They are resolved once: as long as the cache
+// holds them no network is used.
+func Ensure(ctx context.Context, set Set, o Options) (*Tools, error) {
+	host, err := arch.Get(runtime.GOARCH)
+	if err != nil {
+		return nil, fmt.Errorf("tools for this host: %w", err)
+	}
+	lock, err := resolve(ctx, set, host, o)
+	if err != nil {
+		return nil, fmt.Errorf("tools (%s): %w", strings.Join(set, ", "), err)
+	}
+	digest, err := lock.Digest()
+	if err != nil {
+		return nil, err
+	}
+	key := cache.Key("tools", formatVersion, digest)
+	for try := 0; ; try++ {
+		dir, err := o.Cache.Dir("tools", key, func(tmp string) error { return unpack(ctx, lock, o, tmp) })
+		if err != nil {
+			return nil, fmt.Errorf("tools (%s): %w", strings.Join(set, ", "), err)
+		}
+		err = verify(dir)
+		if err == nil {
+			return &Tools{dir: filepath.Join(dir, rootDir), arch: host}, nil
+		}
+		if try > 0 {
+			return nil, fmt.Errorf("tools in %s: %w", dir, err)
+		}
+		if err := o.Cache.Remove("tools", key); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// resolve returns the lock of the set, from the cache if it was resolved before.
+func resolve(ctx context.Context, set Set, host arch.Arch, o Options) (*deb.Lock, error) {
+	roots := append([]string(nil), set...)
+	sort.Strings(roots)
+	key := cache.Key(append([]string{"tools-lock", formatVersion, Suite, host.Debian, strings.Join(excluded, " ")}, roots...)...)
+	dir, err := o.Cache.Dir("tool-locks", key, func(tmp string) error {
+		mirror, err := deb.FindMirror(o.Mirror, "/etc/apt")
+		if err != nil {
+			return err
+		}
+		a := &deb.Archive{Mirror: mirror, Suite: Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring}
+		l, err := a.Resolve(ctx, host.Debian, deb.Request{Roots: roots, Exclude: excluded})
+		if err != nil {
+			return err
+		}
+		// Fetched at once: the archive moves, and a lock whose packages are gone helps nobody.
+		if o.Log != nil {
+			o.Log("fetching tools: " + strings.Join(set, ", "))
+		}
+		if _, err := a.Fetch(ctx, l, nil); err != nil {
+			return err
+		}
+		return l.Write(filepath.Join(tmp, lockFile))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return deb.ReadLock(filepath.Join(dir, lockFile))
+}
+
+// Dir is the folder that stands for / of the packages.
+func (t *Tools) Dir() string { return t.dir }
+
+// Path returns where a file of the packages lies, such as /usr/share/OVMF/OVMF_CODE_4M.fd.
+func (t *Tools) Path(abs string) string { return filepath.Join(t.dir, filepath.Clean("/"+abs)) }
+
+// LibraryPath lists the folders with libraries.
+func (t *Tools) LibraryPath() []string {
+	lib := t.Path("/usr/lib/" + t.arch.Triplet)
+	return []string{lib, filepath.Join(lib, "systemd"), filepath.Join(lib, "pulseaudio"), t.Path("/usr/lib"), t.Path("/usr/lib64")}
+}
+
+// Command returns a command that runs the tool with the given name or path in
+// usr/bin, usr/sbin or usr/lib.
+func (t *Tools) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	var program string
+	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/"} {
+		p := filepath.Join(t.Path(dir), name)
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() {
+			program = p
+			break
+		}
+	}
+	if program == "" {
+		return nil, fmt.Errorf("no tool %s in %s", name, t.dir)
+	}
+	head := make([]byte, 4)
+	f, err := os.Open(program)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Read(head)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if string(head) != "\x7fELF" {
+		return nil, fmt.Errorf("tool %s is a script: it cannot be run without being installed", name)
+	}
+	// --argv0: programs such as depmod find out by it what they are.
+	cmd := exec.CommandContext(ctx, t.Path(t.arch.Loader), append([]string{
+		"--argv0", name, "--library-path", strings.Join(t.LibraryPath(), ":"), program}, args...)...)
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "LD_") {
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	return cmd, nil
+}
