@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -17,7 +18,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
-	"github.com/ulikunitz/xz"
+	"github.com/xi2/xz"
 
 	"github.com/kiln-os/kiln/internal/cache"
 )
@@ -181,7 +182,7 @@ func (ix *Index) readFile(path string) error {
 		return err
 	}
 	defer f.Close()
-	z, err := xz.NewReader(f)
+	z, err := xz.NewReader(bufio.NewReaderSize(f, 1<<20), 0)
 	if err != nil {
 		return err
 	}

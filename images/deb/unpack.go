@@ -19,7 +19,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/xi2/xz"
 
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/cache"
@@ -45,7 +45,7 @@ const (
 )
 
 // unpackVersion changes when what is kept of a package changes.
-const unpackVersion = "2"
+const unpackVersion = "3"
 
 // Unpack returns the tree of all packages of the lock, whose files Fetch
 // returned. Folders merge; a file that two packages bring is an error, as without
@@ -114,16 +114,11 @@ func unpacked(ctx context.Context, c *cache.Cache, p LockedPackage, file string)
 	if err != nil {
 		return nil, "", err
 	}
-	var list struct {
-		Size    int64
-		Members []member
+	var list []member
+	if err := json.Unmarshal(b, &list); err != nil {
+		return nil, "", fmt.Errorf("package %s: %s: %w", p.Name, dir, err)
 	}
-	data := filepath.Join(dir, dataFile)
-	st, statErr := os.Stat(data)
-	if err := json.Unmarshal(b, &list); err != nil || statErr != nil || st.Size() != list.Size {
-		return nil, "", fmt.Errorf("package %s: %s is damaged; remove it and run again", p.Name, dir)
-	}
-	return list.Members, data, nil
+	return list, filepath.Join(dir, dataFile), nil
 }
 
 func unpackTo(file, dir string) error {
@@ -142,20 +137,20 @@ func unpackTo(file, dir string) error {
 	}
 	defer out.Close()
 	w := bufio.NewWriterSize(out, 1<<20)
-	var list struct {
-		Size    int64
-		Members []member
-	}
+	var (
+		list []member
+		size int64
+	)
 	err = readTar(r, func(m member, content io.Reader) error {
 		if m.Type == tree.File {
-			m.Offset = list.Size
+			m.Offset = size
 			n, err := io.Copy(w, content)
 			if err != nil {
 				return err
 			}
-			list.Size += n
+			size += n
 		}
-		list.Members = append(list.Members, m)
+		list = append(list, m)
 		return nil
 	})
 	if err != nil {
@@ -204,7 +199,7 @@ func decompress(r io.Reader, suffix string) (io.Reader, error) {
 	case ".gz":
 		return gzip.NewReader(r)
 	case ".xz":
-		return xz.NewReader(r)
+		return xz.NewReader(r, 0)
 	case ".zst":
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
 		if err != nil {

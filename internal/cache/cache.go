@@ -116,9 +116,10 @@ func (c *Cache) Fetch(ctx context.Context, sum string, size int64, open func(con
 	return path, err
 }
 
-// Dir returns the folder for key among those of kind. If it is absent, fill makes
-// it in a temporary folder, which gets its name only when fill succeeded. Two
-// processes that want the same folder do not make it twice.
+// Dir returns the folder for key among those of kind. If it is absent, or its
+// files are not the ones that were made (see manifest), fill makes it in a
+// temporary folder, which gets its name only when fill succeeded. Two processes
+// that want the same folder do not make it twice.
 func (c *Cache) Dir(kind, key string, fill func(tmp string) error) (string, error) {
 	if !digestForm.MatchString(key) {
 		return "", fmt.Errorf("cache: %q is no SHA-256 in hexadecimal", key)
@@ -133,8 +134,17 @@ func (c *Cache) Dir(kind, key string, fill func(tmp string) error) (string, erro
 		return "", err
 	}
 	defer unlock()
-	if _, err := os.Stat(final); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return final, err
+	switch _, err := os.Stat(final); {
+	case err == nil:
+		if checkManifest(final) == nil {
+			return final, nil
+		}
+		// Damaged: it is made anew, never used.
+		if err := os.RemoveAll(final); err != nil {
+			return "", err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", err
 	}
 	// Under the lock, what an interrupted process left is nobody's.
 	tmp := final + ".tmp"
@@ -144,27 +154,17 @@ func (c *Cache) Dir(kind, key string, fill func(tmp string) error) (string, erro
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return "", err
 	}
-	if err := fill(tmp); err != nil {
+	err = fill(tmp)
+	if err == nil {
+		err = writeManifest(tmp)
+	}
+	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(tmp))
 	}
 	if err := os.Rename(tmp, final); err != nil {
 		return "", err
 	}
 	return final, atomicfile.SyncDir(parent)
-}
-
-// Remove drops the folder for key, which turned out to be damaged.
-func (c *Cache) Remove(kind, key string) error {
-	if !digestForm.MatchString(key) {
-		return fmt.Errorf("cache: %q is no SHA-256 in hexadecimal", key)
-	}
-	final := filepath.Join(c.dir, kind, key)
-	unlock, err := lock(final + ".lock")
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return os.RemoveAll(final)
 }
 
 // Key is the SHA-256 of the parts, unambiguous as to where each ends.
@@ -176,13 +176,28 @@ func Key(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func lock(path string) (unlock func(), err error) {
+// ErrLocked says that another process holds a lock.
+var ErrLocked = errors.New("locked by another process")
+
+// TryLock locks the file at path, made if absent, or fails with ErrLocked. The
+// lock ends with unlock or with the process.
+func TryLock(path string) (unlock func(), err error) {
+	unlock, err = flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = ErrLocked
+	}
+	return unlock, err
+}
+
+func lock(path string) (unlock func(), err error) { return flock(path, syscall.LOCK_EX) }
+
+func flock(path string, how int) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		err = syscall.Flock(int(f.Fd()), how)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}

@@ -92,7 +92,7 @@ func TestDirIsMadeOnceAndWhole(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if names, _ := os.ReadDir(d); len(names) != 1 || names[0].Name() != "whole" {
+			if names, _ := os.ReadDir(d); len(names) != 2 || names[1].Name() != "whole" {
 				t.Errorf("folder holds %v", names)
 			}
 		})
@@ -100,6 +100,36 @@ func TestDirIsMadeOnceAndWhole(t *testing.T) {
 	wg.Wait()
 	if made.Load() != 1 {
 		t.Errorf("made %d times", made.Load())
+	}
+}
+
+func TestDamagedDirIsMadeAnew(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"changed": func(d string) error { return os.WriteFile(filepath.Join(d, "sub/f"), []byte("y"), 0o600) },
+		"removed": func(d string) error { return os.Remove(filepath.Join(d, "sub/f")) },
+		"added":   func(d string) error { return os.WriteFile(filepath.Join(d, "g"), nil, 0o600) },
+		"relinked": func(d string) error {
+			return errors.Join(os.Remove(filepath.Join(d, "l")), os.Symlink("elsewhere", filepath.Join(d, "l")))
+		},
+		"manifest lost": func(d string) error { return os.Remove(filepath.Join(d, manifestName)) },
+	} {
+		c, key, made := open(t), Key(name), 0
+		fill := func(tmp string) error {
+			made++
+			return errors.Join(os.Mkdir(filepath.Join(tmp, "sub"), 0o700), os.WriteFile(filepath.Join(tmp, "sub/f"), []byte("x"), 0o600), os.Symlink("sub/f", filepath.Join(tmp, "l")))
+		}
+		for range 2 {
+			if _, err := c.Dir("k", key, fill); err != nil || made != 1 {
+				t.Fatalf("%s: made %d times, %v", name, made, err)
+			}
+		}
+		if err := damage(filepath.Join(c.Path(), "k", key)); err != nil {
+			t.Fatal(err)
+		}
+		d, err := c.Dir("k", key, fill)
+		if b, _ := os.ReadFile(filepath.Join(d, "l")); err != nil || made != 2 || string(b) != "x" {
+			t.Errorf("%s: made %d times, %v, holds %q", name, made, err, b)
+		}
 	}
 }
 

@@ -67,8 +67,9 @@ type Options struct {
 
 // Tools is a folder with tools.
 type Tools struct {
-	dir  string
-	arch arch.Arch
+	dir    string
+	arch   arch.Arch
+	digest string
 }
 
 // Ensure returns the tools of a set. They are resolved once: as long as the cache
@@ -86,24 +87,15 @@ func Ensure(ctx context.Context, set Set, o Options) (*Tools, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := cache.Key("tools", formatVersion, digest)
-	for try := 0; ; try++ {
-		dir, err := o.Cache.Dir("tools", key, func(tmp string) error { return unpack(ctx, lock, o, tmp) })
-		if err != nil {
-			return nil, fmt.Errorf("tools (%s): %w", strings.Join(set, ", "), err)
-		}
-		err = verify(dir)
-		if err == nil {
-			return &Tools{dir: filepath.Join(dir, rootDir), arch: host}, nil
-		}
-		if try > 0 {
-			return nil, fmt.Errorf("tools in %s: %w", dir, err)
-		}
-		if err := o.Cache.Remove("tools", key); err != nil {
-			return nil, err
-		}
+	dir, err := o.Cache.Dir("tools", cache.Key("tools", formatVersion, digest), func(tmp string) error { return unpack(ctx, lock, o, tmp) })
+	if err != nil {
+		return nil, fmt.Errorf("tools (%s): %w", strings.Join(set, ", "), err)
 	}
+	return &Tools{dir: dir, arch: host, digest: digest}, nil
 }
+
+// Digest names the exact packages the tools are from.
+func (t *Tools) Digest() string { return t.digest }
 
 // resolve returns the lock of the set, from the cache if it was resolved before.
 func resolve(ctx context.Context, set Set, host arch.Arch, o Options) (*deb.Lock, error) {

@@ -2,11 +2,7 @@ package hosttools
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -18,10 +14,8 @@ import (
 )
 
 const (
-	formatVersion = "3"
-	rootDir       = "root"
+	formatVersion = "4"
 	lockFile      = "lock.yaml"
-	manifestFile  = "manifest.json" // SHA-256 of every file, by its path
 )
 
 // needless folders of packages are not unpacked.
@@ -44,15 +38,11 @@ func unpack(ctx context.Context, l *deb.Lock, o Options, dir string) error {
 	for _, p := range needless {
 		t.Delete(p)
 	}
-	root, sums := filepath.Join(dir, rootDir), map[string]string{}
-	if err := os.Mkdir(root, 0o700); err != nil {
-		return err
-	}
-	err = t.Walk(func(p string, e *tree.Entry) error {
+	return t.Walk(func(p string, e *tree.Entry) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		dst := filepath.Join(root, p)
+		dst := filepath.Join(dir, p)
 		switch e.Type {
 		case tree.Dir:
 			return os.MkdirAll(dst, 0o700)
@@ -68,18 +58,8 @@ func unpack(ctx context.Context, l *deb.Lock, o Options, dir string) error {
 		default:
 			return nil // a tool needs no device nodes
 		}
-		sum, err := writeFile(dst, e)
-		sums[p] = sum
-		return err
+		return writeFile(dst, e)
 	})
-	if err != nil {
-		return err
-	}
-	b, err := json.Marshal(sums)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, manifestFile), b, 0o600)
 }
 
 // relative turns an absolute link target into one that stays in the folder.
@@ -90,44 +70,16 @@ func relative(p, target string) string {
 	return strings.Repeat("../", strings.Count(p, "/")) + tree.Clean(target)
 }
 
-func writeFile(dst string, e *tree.Entry) (string, error) {
+func writeFile(dst string, e *tree.Entry) error {
 	r, err := e.Content.Open()
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer r.Close()
 	f, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600|fs.FileMode(e.Mode&0o111))
 	if err != nil {
-		return "", err
-	}
-	h := sha256.New()
-	_, err = io.Copy(io.MultiWriter(f, h), r)
-	return hex.EncodeToString(h.Sum(nil)), errors.Join(err, f.Close())
-}
-
-// verify checks every file against the manifest.
-func verify(dir string) error {
-	b, err := os.ReadFile(filepath.Join(dir, manifestFile))
-	if err != nil {
 		return err
 	}
-	var sums map[string]string
-	if err := json.Unmarshal(b, &sums); err != nil {
-		return fmt.Errorf("%s: %w", manifestFile, err)
-	}
-	for p, want := range sums {
-		f, err := os.Open(filepath.Join(dir, rootDir, p))
-		if err != nil {
-			return err
-		}
-		h := sha256.New()
-		_, err = io.Copy(h, f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		if got := hex.EncodeToString(h.Sum(nil)); got != want {
-			return fmt.Errorf("%s has SHA-256 %s, expected %s", p, got, want)
-		}
-	}
-	return nil
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
 }

@@ -1,0 +1,107 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+)
+
+// manifestName is the file in a cached folder that lists what belongs into it: by
+// path, a file's SHA-256 or a link's target.
+const manifestName = ".manifest.json"
+
+func writeManifest(dir string) error {
+	m, err := scan(dir)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, manifestName), b, 0o600)
+}
+
+// checkManifest hashes every file of the folder and fails if anything is missing,
+// added or changed.
+func checkManifest(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, manifestName))
+	if err != nil {
+		return err
+	}
+	var want map[string]string
+	if err := json.Unmarshal(b, &want); err != nil {
+		return err
+	}
+	got, err := scan(dir)
+	if err != nil {
+		return err
+	}
+	if !maps.Equal(got, want) {
+		return fmt.Errorf("%s is not as it was made", dir)
+	}
+	return nil
+}
+
+func scan(dir string) (map[string]string, error) {
+	var (
+		m     = map[string]string{}
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+		first error
+		work  = make(chan string)
+	)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for rel := range work {
+				sum, err := hashFile(filepath.Join(dir, rel))
+				mu.Lock()
+				m[rel], first = sum, errors.Join(first, err)
+				mu.Unlock()
+			}
+		})
+	}
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		switch {
+		case err != nil || rel == manifestName:
+			return err
+		case d.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(p)
+			mu.Lock()
+			m[rel] = "-> " + target
+			mu.Unlock()
+			return err
+		case !d.Type().IsRegular():
+			return fmt.Errorf("%s is neither a file nor a folder nor a link", p)
+		}
+		work <- rel
+		return nil
+	})
+	close(work)
+	wg.Wait()
+	return m, errors.Join(err, first)
+}
+
+func hashFile(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
