@@ -31,6 +31,10 @@ func openStore(dir string) (*store, error) {
 			return nil, err
 		}
 	}
+	// The folder's own name must outlive a crash before keys in it are handed out.
+	if err := atomicfile.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+		return nil, fmt.Errorf("secrets folder: %w", err)
+	}
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("secrets folder: %w", err)

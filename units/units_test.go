@@ -34,8 +34,8 @@ func TestOverlays(t *testing.T) {
 					t.Errorf("%s: %s has mode %o", name, p, e.Mode)
 				}
 			case tree.Symlink:
-				if strings.HasPrefix(e.Link, "/run/") {
-					return nil
+				if strings.HasPrefix(e.Link, "/run/") || strings.HasSuffix(p, "/default.target") {
+					return nil // made at boot; Debian's
 				}
 				if _, _, err := tr.Lookup(p); err != nil {
 					t.Errorf("%s: %s leads nowhere: %v", name, p, err)

@@ -14,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,6 +96,11 @@ func Unpack(ctx context.Context, c *cache.Cache, l *Lock, files []string) (*tree
 			}
 			t.Set(m.Path, e)
 			owner[m.Path] = name
+		}
+	}
+	for _, d := range mergedDirs {
+		if t.Get("usr/"+d) != nil {
+			t.AddSymlink(d, "usr/"+d)
 		}
 	}
 	return t, nil
@@ -265,7 +271,10 @@ func readTar(r io.Reader, f func(member, io.Reader) error) error {
 	}
 }
 
-func mergedDir(p string) bool { return p == "bin" || p == "sbin" || p == "lib" || p == "lib64" }
+// mergedDirs are links into /usr on a system with merged /usr.
+var mergedDirs = []string{"bin", "lib", "lib64", "sbin"}
+
+func mergedDir(p string) bool { return slices.Contains(mergedDirs, p) }
 
 // mergeUsr moves what lies in the folders that are links on a merged-/usr system.
 func mergeUsr(p string) string {

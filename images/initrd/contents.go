@@ -20,7 +20,7 @@ var programs = []string{
 	"usr/bin/cp", "usr/bin/mv", "usr/bin/rm", "usr/bin/touch", "usr/bin/sync", "usr/bin/true",
 	// What Ignition calls.
 	"usr/sbin/useradd", "usr/sbin/userdel", "usr/sbin/usermod", "usr/sbin/groupadd", "usr/sbin/groupdel",
-	"usr/sbin/sgdisk", "usr/sbin/partx", "usr/sbin/wipefs", "usr/sbin/blkid", "usr/bin/lsblk", "usr/sbin/mkfs.fat", "usr/sbin/mkfs.vfat",
+	"usr/sbin/sgdisk", "usr/bin/partx", "usr/sbin/wipefs", "usr/sbin/blkid", "usr/bin/lsblk", "usr/sbin/mkfs.fat", "usr/sbin/mkfs.vfat",
 	"usr/sbin/mkswap",
 }
 

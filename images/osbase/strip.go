@@ -24,8 +24,14 @@ var dropped = []string{
 	"etc/logrotate.d", "etc/init.d", "etc/rc0.d", "etc/rc1.d", "etc/rc2.d", "etc/rc3.d", "etc/rc4.d", "etc/rc5.d",
 	"etc/rc6.d", "etc/rcS.d", "etc/runit", "etc/sv", "etc/ufw", "etc/update-motd.d", "etc/dhcp", "etc/network",
 	"usr/lib/kernel", "usr/lib/dracut", "usr/share/libc-bin",
+	// Generators of things a node does not have; each costs a process at every boot.
 	"usr/lib/systemd/system-generators/systemd-sysv-generator",
 	"usr/lib/systemd/system-generators/systemd-rc-local-generator",
+	"usr/lib/systemd/system-generators/systemd-ssh-generator",
+	"usr/lib/systemd/system-generators/systemd-tpm2-generator",
+	"usr/lib/systemd/system-generators/systemd-hibernate-resume-generator",
+	"usr/lib/systemd/system-generators/systemd-gpt-auto-generator",
+	"usr/lib/systemd/system-generators/systemd-system-update-generator",
 	// The kernel and the boot loader are in the boot partition.
 	"boot", "usr/lib/systemd/boot",
 	// Hardware names for lsusb and friends: 9 MB, and a minute of compiling on a slow board.

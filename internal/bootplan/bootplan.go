@@ -37,13 +37,24 @@ const (
 
 // Plan is the whole document.
 type Plan struct {
-	APIVersion string   `json:"apiVersion"`
-	Kind       string   `json:"kind"`
-	Role       Role     `json:"role"`
-	Cluster    Cluster  `json:"cluster"`
-	Node       Node     `json:"node"`
-	Tokens     []Token  `json:"-"`
-	Timeouts   Timeouts `json:"timeouts"`
+	APIVersion string  `json:"apiVersion"`
+	Kind       string  `json:"kind"`
+	Role       Role    `json:"role"`
+	Cluster    Cluster `json:"cluster"`
+	Node       Node    `json:"node"`
+	Tokens     []Token `json:"-"`
+	// Discovery is how a joining node finds its cluster; nil with RoleInit.
+	Discovery *Discovery `json:"discovery,omitempty"`
+	Timeouts  Timeouts   `json:"timeouts"`
+}
+
+// Discovery is kubeadm's token discovery.
+type Discovery struct {
+	// Endpoint is the API server's host:port.
+	Endpoint string `json:"endpoint"`
+	// CACertHashes are the pins of the cluster's CA, "sha256:" and hex, one of
+	// which must match.
+	CACertHashes []string `json:"caCertHashes"`
 }
 
 // Cluster is what all nodes share.
@@ -214,6 +225,19 @@ func (p Plan) Validate() error {
 	if e := p.Cluster.ControlPlaneEndpoint; e != "" {
 		if _, _, err := SplitEndpoint(e); err != nil {
 			bad("cluster.controlPlaneEndpoint: %v", err)
+		}
+	}
+	if p.Role == RoleJoinControlPlane || p.Role == RoleJoinWorker {
+		switch d := p.Discovery; {
+		case d == nil || d.Endpoint == "" || len(d.CACertHashes) == 0:
+			bad("discovery: a joining node needs the endpoint and a CA pin")
+		default:
+			if _, _, err := SplitEndpoint(d.Endpoint); err != nil {
+				bad("discovery.endpoint: %v", err)
+			}
+		}
+		if len(p.Tokens) == 0 {
+			bad("bootstrapTokens: a joining node needs one")
 		}
 	}
 	switch p.Cluster.PodNetwork {

@@ -9,6 +9,9 @@ type Paths struct{ Root string }
 
 func (p Paths) at(s string) string { return filepath.Join(p.Root, s) }
 
+// At is any other absolute path of the node.
+func (p Paths) At(s string) string { return p.at(s) }
+
 // BootPlan is the plan that Ignition delivered.
 func (p Paths) BootPlan() string { return p.at("/etc/kiln/boot.yaml") }
 
@@ -36,3 +39,12 @@ func (p Paths) EtcdData() string { return p.at("/var/lib/etcd") }
 
 // Images holds the baked container images, one OCI layout with all of them.
 func (p Paths) Images() string { return p.at("/usr/share/kiln/images") }
+
+// Containerd is the socket of the container runtime.
+func (p Paths) Containerd() string { return p.at("/run/containerd/containerd.sock") }
+
+// ResolvConf is the resolver file of systemd-resolved with the real name servers.
+func (p Paths) ResolvConf() string { return p.at("/run/systemd/resolve/resolv.conf") }
+
+// ContainerdState is where containerd keeps images and snapshots.
+func (p Paths) ContainerdState() string { return p.at("/var/lib/containerd") }

@@ -49,9 +49,11 @@ func (a Accel) args(m arch.QEMU) []string {
 	return []string{"-accel", "tcg,thread=multi", "-cpu", m.CPU}
 }
 
-// probeTime bounds the KVM probe: firmware needs well under a second where KVM
-// works, and about two under emulation.
-const probeTime = 5 * time.Second
+// probeTime bounds the KVM probe. Firmware needs about a second where KVM works;
+// a host busy with other things should not be taken for one without KVM, because
+// that makes every boot several times slower. Where KVM is broken the guest
+// usually dies at once, so the whole time is seldom waited for.
+const probeTime = 10 * time.Second
 
 // firmwareAlive is what the firmware prints when it has found no disk to boot.
 // To get there it has gone through real mode, paging, PCI enumeration and its
@@ -78,20 +80,21 @@ func ProbeAccel(ctx context.Context, t *Tools, a arch.Arch) Accel {
 	}
 	defer os.RemoveAll(dir)
 	start := time.Now()
-	if err := probe(ctx, t, a, Accel{KVM: true}, dir); err != nil {
+	if err := probe(ctx, t, a, Accel{KVM: true}, dir, probeTime); err != nil {
 		return Accel{Reason: "a probe guest does not run with KVM: " + firstLine(err.Error())}
 	}
 	return Accel{KVM: true, Reason: fmt.Sprintf("a probe guest came through its firmware in %.1f s", time.Since(start).Seconds())}
 }
 
-// probe starts a machine without a disk and waits for its firmware to say so.
-func probe(ctx context.Context, t *Tools, a arch.Arch, accel Accel, dir string) error {
+// probe starts a machine without a disk and waits for its firmware to say that
+// there is none.
+func probe(ctx context.Context, t *Tools, a arch.Arch, accel Accel, dir string, within time.Duration) error {
 	m, err := Start(ctx, t, Config{Arch: a, Accel: accel, Name: "kvm-probe", MemoryMiB: 256, CPUs: 1, Dir: dir})
 	if err != nil {
 		return err
 	}
 	defer m.Kill()
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("its firmware did not get through in %v", within))
 	defer cancel()
 	// "Nothing to boot" is what this machine is meant to say, so its console is
 	// searched before the failure it also counts as.

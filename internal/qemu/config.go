@@ -68,6 +68,24 @@ type Net struct {
 	Isolated bool
 }
 
+// NetFor returns the network that a node with this static address expects. An
+// invalid address (a DHCP node) gives the default network; so does a name server
+// outside of the node's own network, which slirp could not pretend to be.
+func NetFor(address netip.Prefix, gateway netip.Addr, nameservers []netip.Addr, forwards ...Forward) *Net {
+	n := &Net{Forwards: forwards}
+	if !address.IsValid() {
+		return n
+	}
+	n.Network, n.Guest, n.Gateway = address.Masked(), address.Addr(), gateway
+	for _, ns := range nameservers {
+		if n.Network.Contains(ns) && ns != n.Guest && ns != n.Gateway {
+			n.DNS = ns
+			break
+		}
+	}
+	return n
+}
+
 // Forward makes a TCP port of the guest reachable on 127.0.0.1.
 type Forward struct {
 	HostPort  int // 0: a free one; see Machine.HostPort

@@ -25,6 +25,9 @@ type Line struct {
 	Text string
 }
 
+// maxPrompt is the part of an unfinished line, in bytes, in which prompts are looked for.
+const maxPrompt = 1 << 10
+
 // ConsoleError says that the console showed something a boot does not recover
 // from. Its text ends with the last lines of the console.
 type ConsoleError struct {
@@ -50,7 +53,7 @@ var fatal = []struct {
 	{"systemd has stopped", regexp.MustCompile(`systemd\[1\]: Freezing execution|\[!!!!!!\].*[Ff]reezing`), false},
 	{"a unit's dependency failed", regexp.MustCompile(`Dependency failed for `), false},
 	{"verity found corruption", regexp.MustCompile(`device-mapper: verity: .* is corrupted`), false},
-	{"firmware found nothing to boot", regexp.MustCompile(`No bootable (option|device)|BdsDxe: failed to (load|start) Boot|E3404: Not a bootable device`), false},
+	{"firmware found nothing to boot", regexp.MustCompile(`No bootable (option|device)|BdsDxe: failed to (load|start) Boot|E3404: Not a bootable device|E3407: Load failed`), false},
 	// The disk is the only boot entry the machine has, so network boot and the
 	// EFI shell are what firmware falls back to when the disk did not boot.
 	{"firmware fell back to network boot", regexp.MustCompile(`>>\s*Start (PXE|HTTP) (Boot )?over`), true},
@@ -111,7 +114,9 @@ func (c *Console) Write(p []byte) (int, error) {
 		c.add(Line{At: at, Text: text})
 		see(text, false)
 	}
-	see(clean(c.partial), true)
+	// A prompt is short; looking at all of a long line again for every byte that is
+	// added to it would be slow.
+	see(clean(c.partial[max(len(c.partial)-maxPrompt, 0):]), true)
 	first := failed != nil && c.failure == nil
 	if first {
 		c.failure = failed
@@ -188,11 +193,16 @@ func (c *Console) end(why error) {
 	c.wake()
 }
 
-// Mark returns the present end of the console, to be given to WaitForSince.
+// Mark returns the present end of the console, to be given to WaitForSince. A
+// line that is not finished yet counts as before the mark.
 func (c *Console) Mark() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.dropped + len(c.lines)
+	mark := c.dropped + len(c.lines)
+	if len(c.partial) > 0 {
+		mark++
+	}
+	return mark
 }
 
 // WaitFor returns the first line since the start of the machine that matches re.
@@ -214,7 +224,7 @@ func (c *Console) WaitForSince(ctx context.Context, mark int, re *regexp.Regexp)
 			}
 		}
 		mark = max(mark, c.dropped+len(c.lines))
-		if p := clean(c.partial); len(p) > 0 && re.MatchString(p) {
+		if p := clean(c.partial); c.dropped+len(c.lines) >= mark && len(p) > 0 && re.MatchString(p) {
 			c.mu.Unlock()
 			return Line{At: time.Since(c.start), Text: p}, nil
 		}

@@ -266,11 +266,23 @@ func (m *Machine) Send(ctx context.Context, text string) error {
 // Wait waits for the machine to switch itself off. It returns nil if it did so
 // in order, the reason if QEMU failed or was killed, and ctx's cause if ctx ends first.
 func (m *Machine) Wait(ctx context.Context) error {
+	if m.waitExit(ctx) {
+		return m.exitErr
+	}
+	return fmt.Errorf("waiting for machine %s to switch off: %w", m.cfg.Name, context.Cause(ctx))
+}
+
+// waitExit waits for QEMU to end and reports whether it did. A ctx that was made
+// of Context ends because QEMU did; that counts as well.
+func (m *Machine) waitExit(ctx context.Context) bool {
 	select {
 	case <-m.exited:
-		return m.exitErr
+		return true
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for machine %s to switch off: %w", m.cfg.Name, context.Cause(ctx))
+		if errors.Is(context.Cause(ctx), ErrExited) && errors.Is(context.Cause(m.alive), ErrExited) {
+			<-m.exited
+		}
+		return m.hasExited()
 	}
 }
 
@@ -281,13 +293,11 @@ func (m *Machine) Stop(ctx context.Context) error {
 		m.Kill()
 		return fmt.Errorf("machine %s was killed: %w", m.cfg.Name, err)
 	}
-	select {
-	case <-m.exited:
+	if m.waitExit(ctx) {
 		return m.exitErr
-	case <-ctx.Done():
-		m.Kill()
-		return fmt.Errorf("machine %s did not shut down and was killed: %w\nconsole tail:\n%s", m.cfg.Name, context.Cause(ctx), m.console.Tail(20))
 	}
+	m.Kill()
+	return fmt.Errorf("machine %s did not shut down and was killed: %w\nconsole tail:\n%s", m.cfg.Name, context.Cause(ctx), m.console.Tail(20))
 }
 
 // Reset presses the reset button: the guest gets no warning, the disk keeps

@@ -15,21 +15,23 @@ const redacted = "[redacted]"
 
 // Value is a secret. The zero Value is empty.
 //
-// The bytes are behind a pointer because fmt cannot call the methods of a Value
-// in an unexported field: there it shows an address, never the secret.
-type Value struct{ p *[]byte }
+// fmt cannot call the methods of a Value in an unexported field, and prints what
+// it finds there. It follows one pointer (for a verb that does not fit), never
+// two: behind two it shows an address.
+type Value struct{ p **[]byte }
 
 func (v Value) bytes() []byte {
 	if v.p == nil {
 		return nil
 	}
-	return *v.p
+	return **v.p
 }
 
 // New copies b into a Value.
 func New(b []byte) Value {
 	c := append([]byte(nil), b...)
-	return Value{p: &c}
+	p := &c
+	return Value{p: &p}
 }
 
 // FromString makes a Value of s.

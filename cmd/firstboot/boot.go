@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/pki"
+)
+
+// run carries out the boot plan. want is the role it must have, "" for any.
+func (a *app) run(ctx context.Context, want bootplan.Role) error {
+	start := time.Now()
+	rec, err := phase.Load(a.paths.Record())
+	if err != nil {
+		return err
+	}
+	if rec.State == phase.StateComplete {
+		// The plan and the API are not needed any more, and not looked at.
+		_, err := fmt.Fprintf(a.Err, "this node has been set up since %s; nothing to do\n", rec.Finished.Format(time.RFC3339))
+		return err
+	}
+	data, err := os.ReadFile(a.paths.BootPlan())
+	if err != nil {
+		return planError{fmt.Errorf("boot plan: %w; Ignition writes it on the first boot", err)}
+	}
+	plan, err := bootplan.Parse(data)
+	if err != nil {
+		return planError{err}
+	}
+	if want != "" && plan.Role != want {
+		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, want)}
+	}
+	if plan.Role != bootplan.RoleInit {
+		return planError{fmt.Errorf("the boot plan's role is %s: joining a cluster is not in this version of firstboot", plan.Role)}
+	}
+	name := strings.ToLower(strings.TrimSpace(plan.Node.Name))
+	if e := validation.IsDNS1123Subdomain(name); len(e) > 0 {
+		return planError{fmt.Errorf("boot plan: node.name %q: %s", plan.Node.Name, strings.Join(e, "; "))}
+	}
+	if a.paths.Root != "/" {
+		return usageError{fmt.Errorf("--root %s: a boot plan is carried out on the running machine only", a.paths.Root)}
+	}
+	unlock, err := lock(a.paths.At("/run/firstboot.lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	out := phase.NewPrinter(a.Err)
+	units := host.Systemd{}
+	cfg, err := prepare(ctx, plan, name, a.paths, units, out)
+	if err != nil {
+		return err
+	}
+	bootID, err := a.paths.BootID()
+	if err != nil {
+		return err
+	}
+	out.Step("%s of cluster %s: %s at %s, Kubernetes %s", plan.Role, plan.Cluster.Name, cfg.NodeName, cfg.AdvertiseAddress, plan.Cluster.KubernetesVersion)
+	err = phase.Runner{
+		Phases: node{cfg: cfg, paths: a.paths, units: units}.initPhases(), RecordPath: a.paths.Record(),
+		PlanDigest: digest(data, cfg), BootID: bootID, Out: out,
+	}.Run(ctx)
+	if err != nil {
+		return err
+	}
+	out.Step("node %s is set up; this run took %.0fs", cfg.NodeName, time.Since(start).Seconds())
+	return nil
+}
+
+// digest identifies what the phases are done for: the boot plan and the address,
+// which may be another after a reboot.
+func digest(plan []byte, cfg nodeconfig.Config) string {
+	h := sha256.New()
+	h.Write(plan)
+	fmt.Fprintf(h, "\x00%s", cfg.AdvertiseAddress)
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// lock keeps a second firstboot away. The kernel releases it when the process ends.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.New("another firstboot is at work; see firstboot status and journalctl -u firstboot")
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// prepare brings the machine to where phases can begin, and learns what only it
+// knows: clock, host name, address, resolver.
+func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Paths, units host.Units, r phase.Report) (nodeconfig.Config, error) {
+	cfg := nodeconfig.Config{Plan: plan, NodeName: name}
+	if err := raiseClock(paths, r); err != nil {
+		return cfg, err
+	}
+	var err error
+	if cfg.Hostname, err = os.Hostname(); err != nil {
+		return cfg, err
+	}
+	if cfg.Hostname != cfg.NodeName {
+		r.Step("setting the host name from %s to %s", cfg.Hostname, cfg.NodeName)
+		if err := paths.SetHostname(cfg.NodeName); err != nil {
+			return cfg, err
+		}
+		cfg.Hostname = cfg.NodeName
+	}
+	if cfg.AdvertiseAddress, err = waitForAddress(ctx, plan, paths, r); err != nil {
+		return cfg, err
+	}
+	resolved, err := units.Active(ctx, "systemd-resolved.service")
+	if err != nil {
+		return cfg, err
+	}
+	if resolved {
+		// Pods get the real name servers: resolved's stub address is this node's alone.
+		cfg.ResolvConf = paths.ResolvConf()
+	}
+	return cfg, nil
+}
+
+// waitForAddress returns the plan's advertise address once an interface has it,
+// or the address of the default route once there is one.
+func waitForAddress(ctx context.Context, plan bootplan.Plan, paths host.Paths, r phase.Report) (addr netip.Addr, err error) {
+	what := "a default route"
+	if plan.Node.AdvertiseAddress != "" {
+		if addr, err = netip.ParseAddr(plan.Node.AdvertiseAddress); err != nil {
+			return addr, planError{fmt.Errorf("boot plan: node.advertiseAddress: %w", err)}
+		}
+		if !addr.IsGlobalUnicast() || addr.Zone() != "" {
+			return addr, planError{fmt.Errorf("boot plan: node.advertiseAddress %s is not a global unicast address", addr)}
+		}
+		what = "the address " + addr.String()
+	}
+	err = phase.Poll(ctx, r, what, time.Second, time.Duration(plan.Timeouts.Network), func(context.Context) (err error) {
+		if plan.Node.AdvertiseAddress != "" {
+			return host.CheckLocal(addr)
+		}
+		addr, err = paths.AdvertiseAddress()
+		return err
+	})
+	return addr, err
+}
+
+// raiseClock sets a clock that is before the cluster's CA or the image was made:
+// boards without a battery start in the past, where no certificate is valid. The
+// network's time comes later and corrects the rest.
+func raiseClock(paths host.Paths, r phase.Report) error {
+	var times []time.Time
+	built, err := paths.BuildTime()
+	switch {
+	case err == nil:
+		times = append(times, built)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	data, err := os.ReadFile(paths.PKI("ca.crt"))
+	switch {
+	case err == nil:
+		ca, err := pki.ParseCertificate(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", paths.PKI("ca.crt"), err)
+		}
+		times = append(times, ca.NotBefore)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	floor, now := host.ClockFloor(times...), time.Now()
+	if !now.Before(floor) {
+		return nil
+	}
+	r.Warn("the clock shows %s; setting it to %s, the earliest it can be", now.UTC().Format(time.RFC3339), floor.UTC().Format(time.RFC3339))
+	return host.SetClock(floor)
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/version"
+)
+
+// Streams are the program's standard streams; scripts and tests replace them.
+type Streams struct{ Out, Err io.Writer }
+
+// app is what every verb shares.
+type app struct {
+	Streams
+	paths host.Paths
+}
+
+// Run executes one command line. Results go to s.Out, progress and messages to s.Err.
+func Run(ctx context.Context, args []string, s Streams) error {
+	a := &app{Streams: s}
+	root := &cobra.Command{
+		Use:   "firstboot",
+		Short: "Make this machine a Kubernetes node",
+		Long: `firstboot makes this machine the Kubernetes node that its boot plan,
+` + bootplan.Path + `, describes. It does what kubeadm does, in phases; what is
+done is recorded, and an interrupted run continues where it was.
+
+The phases of init:
+` + phaseTable(),
+		Example: `  firstboot status          # how far it is, and the last error
+  firstboot status --json   # the same for programs`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version.Version,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q (see firstboot --help)", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	root.SetArgs(args)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+	})
+	root.PersistentFlags().StringVar(&a.paths.Root, "root", "/", "folder that stands for /, to look at the disk of another node")
+	root.AddCommand(
+		&cobra.Command{
+			Use: "run", Short: "Carry out the boot plan; what firstboot.service starts", Args: noArgs,
+			Long: "Carry out the boot plan, whatever role it gives this machine. Returns at once if that is done.",
+			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), "") },
+		},
+		&cobra.Command{
+			Use: "init", Short: "Carry out a boot plan that creates a cluster", Args: noArgs,
+			Long: "Like run, but refuses a boot plan whose role is not init.",
+			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), bootplan.RoleInit) },
+		},
+		a.statusCommand(),
+		&cobra.Command{
+			Use: "version", Short: "Print the version", Args: noArgs,
+			RunE: func(*cobra.Command, []string) error {
+				_, err := fmt.Fprintln(s.Out, version.Version)
+				return err
+			},
+		},
+		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp},
+	)
+	return root.ExecuteContext(ctx)
+}
+
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments; got %q (see %s --help)", c.CommandPath(), args, c.CommandPath())}
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kiln-os/kiln/internal/build"
+	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/version"
+)
+
+func (a *app) buildCommand() *cobra.Command {
+	var out string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "build FILE",
+		Short: "Bake a bootable disk image for each node",
+		Long: `Bake a bootable disk image for each node of a cluster file. The output folder gets
+
+  NODE.img         a raw disk image for UEFI firmware
+  secrets/         the cluster's keys, tokens and admin.conf (mode 0700); building
+                   again with it gives the same cluster
+  kiln.lock.yaml   the Debian packages, as they were resolved
+
+What is the same for all nodes is kept in the cache. The first build compiles
+Kubernetes, which takes minutes.`,
+		Example: `  imagegen build cluster.yaml
+  imagegen build cluster.yaml -o /srv/images --json`,
+		Args: exactArgs("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cluster, err := a.load(args[0])
+			if err != nil {
+				return err
+			}
+			store, err := cache.Open(a.cacheDir)
+			if err != nil {
+				return err
+			}
+			progress := newProgress(a.Err, asJSON)
+			result, err := build.Run(cmd.Context(), build.Options{
+				Cluster: cluster, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
+				Release: version.Version, Now: time.Now(), Progress: progress,
+			})
+			progress.finish(err)
+			if err != nil {
+				return err
+			}
+			return a.reportBuild(result, args[0], out, asJSON)
+		},
+	}
+	c.Flags().StringVarP(&out, "output", "o", "out", "output folder")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the result, and progress on standard error, as JSON")
+	return c
+}
+
+func (a *app) reportBuild(r *build.Result, file, out string, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(a.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(map[string]any{"images": r.Images, "adminConf": r.Admin, "lock": r.Lock, "steps": r.Times})
+	}
+	nodes := make([]string, 0, len(r.Images))
+	for n := range r.Images {
+		nodes = append(nodes, n)
+	}
+	sort.Strings(nodes)
+	for _, n := range nodes {
+		st, err := os.Stat(r.Images[n])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(a.Out, "%s\t%s\t%d MiB\n", n, r.Images[n], st.Size()>>20)
+	}
+	fmt.Fprintf(a.Out, "\nKeys and kubeconfig: %s (keep this folder)\nTo run it here:      imagegen boot %s -o %s\n", filepath.Join(out, build.SecretsDir), file, out)
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kiln-os/kiln/internal/version"
+)
+
+// Streams are the program's standard streams; scripts and tests replace them.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// app is what every verb shares.
+type app struct {
+	Streams
+	cacheDir   string
+	mirror     string
+	payloadDir string
+}
+
+// Run executes one command line. Results go to s.Out, progress and messages to s.Err.
+func Run(ctx context.Context, args []string, s Streams) error {
+	a := &app{Streams: s}
+	root := &cobra.Command{
+		Use:   "imagegen",
+		Short: "Turn one YAML file into a Kubernetes cluster in disk images",
+		Long: `imagegen turns one YAML file into a whole Kubernetes cluster in disk images. It makes
+the certificate authorities, keys and tokens offline and bakes them, with the
+operating system and Kubernetes, into images that boot to a Ready node without a
+network.`,
+		Example: `  imagegen init                         # write a commented cluster.yaml
+  imagegen check cluster.yaml           # print everything that is wrong with it
+  imagegen build cluster.yaml -o out/   # bake an image for each node
+  imagegen boot cluster.yaml -o out/    # run the cluster in QEMU until Ctrl-C`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version.Version,
+	}
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	root.SetArgs(args)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&a.cacheDir, "cache", "", "folder for downloads and built parts (default $KILN_CACHE, else ~/.cache/kiln)")
+	f.StringVar(&a.mirror, "mirror", "", "Debian mirror, the URL above dists/ (default $KILN_MIRROR, else from the host's apt configuration)")
+	f.StringVar(&a.payloadDir, "payload-dir", "", "Kiln's source tree, whose payload/ is compiled (default: found from the program and the current folder)")
+	root.AddCommand(a.initCommand(), a.checkCommand(), a.buildCommand(), a.bootCommand(), a.payloadCommand())
+	root.AddCommand(&cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes mean",
+		Long:  exitCodesHelp,
+	})
+	return root.ExecuteContext(ctx)
+}
+
+// exactArgs is cobra.ExactArgs with a usage error that names what is missing.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		return usageError{fmt.Errorf("%s takes %d argument(s): %v; got %d (see %s --help)", c.CommandPath(), len(names), names, len(args), c.CommandPath())}
+	}
+}

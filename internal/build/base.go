@@ -1,0 +1,217 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/kiln-os/kiln/images/cpio"
+	"github.com/kiln-os/kiln/images/disk"
+	"github.com/kiln-os/kiln/images/initrd"
+	"github.com/kiln-os/kiln/images/kmod"
+	"github.com/kiln-os/kiln/images/osbase"
+	"github.com/kiln-os/kiln/images/squashfs"
+	"github.com/kiln-os/kiln/images/tree"
+	"github.com/kiln-os/kiln/images/uki"
+	"github.com/kiln-os/kiln/images/verity"
+	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/profiles"
+)
+
+// base is what all nodes of one profile share, as files in the cache.
+type base struct {
+	Usr      string   `json:"-"` // squashfs, padded to 4096 bytes
+	Verity   string   `json:"-"` // dm-verity hash tree of it
+	UKI      string   `json:"-"`
+	Loader   string   `json:"-"` // systemd-boot
+	RootHash string   `json:"rootHash"`
+	Kernel   string   `json:"kernel"`
+	Images   []string `json:"images"` // container images, by name
+}
+
+const (
+	usrFile    = "usr.squashfs"
+	verityFile = "usr.verity"
+	ukiFile    = "kiln.efi"
+	loaderFile = "systemd-boot.efi"
+	baseFile   = "base.json"
+)
+
+// inputs decide every byte of a base.
+type inputs struct {
+	arch     arch.Arch
+	profile  profiles.Profile
+	packages *tree.Tree
+	programs programs
+	time     time.Time
+	release  string
+}
+
+// makeBase fills dir with a base.
+func makeBase(ctx context.Context, in inputs, tools *hosttools.Tools, dir string, step func(string)) error {
+	vars := varsOf(in.arch, in.profile)
+	t := in.packages
+	installed, err := osPrograms(in.programs)
+	if err != nil {
+		return err
+	}
+	if err := osbase.Configure(t, installed, vars, in.release); err != nil {
+		return err
+	}
+	kernel, err := osbase.KernelVersion(t)
+	if err != nil {
+		return err
+	}
+	step("index kernel modules")
+	command := func(name string) func(context.Context, ...string) (*exec.Cmd, error) {
+		return func(ctx context.Context, args ...string) (*exec.Cmd, error) { return tools.Command(ctx, name, args...) }
+	}
+	if err := kmod.Index(ctx, command("depmod"), t, kernel, dir); err != nil {
+		return err
+	}
+
+	step("pack the initramfs")
+	ird, err := initrd.Build(t, kernel, in.profile.InitrdModules, vars)
+	if err != nil {
+		return err
+	}
+	packed, err := packInitrd(ird, in.time)
+	if err != nil {
+		return err
+	}
+	vmlinuz, err := t.ReadFile("boot/vmlinuz-" + kernel)
+	if err != nil {
+		return fmt.Errorf("kernel: %w", err)
+	}
+	stub, err := t.ReadFile("usr/lib/systemd/boot/efi/" + in.arch.EFIStub)
+	if err != nil {
+		return fmt.Errorf("UKI stub: %w", err)
+	}
+	loader, err := t.ReadFile("usr/lib/systemd/boot/efi/" + in.arch.EFIBoot)
+	if err != nil {
+		return fmt.Errorf("boot loader: %w", err)
+	}
+	osrel, err := t.ReadFile("usr/lib/os-release")
+	if err != nil {
+		return err
+	}
+
+	step("compose container images")
+	names, err := addImages(ctx, t, in, dir)
+	if err != nil {
+		return err
+	}
+
+	step("pack /usr")
+	usr, err := osbase.Seal(t)
+	if err != nil {
+		return err
+	}
+	usrPath := filepath.Join(dir, usrFile)
+	opts := squashfs.Options{Compression: "zstd", Level: 3}
+	if err := squashfs.Write(ctx, command("mksquashfs"), usr, usrPath, in.time, opts); err != nil {
+		return err
+	}
+
+	step("hash /usr")
+	hash, err := writeVerity(ctx, usrPath, filepath.Join(dir, verityFile), in)
+	if err != nil {
+		return err
+	}
+	image, err := uki.Build(stub, uki.Sections{
+		OSRel: osrel, Cmdline: []byte(commandLine(in.profile, hash)), Uname: []byte(kernel), Initrd: packed, Linux: vmlinuz,
+	})
+	if err != nil {
+		return fmt.Errorf("unified kernel image: %w", err)
+	}
+	about, err := json.MarshalIndent(base{RootHash: hex.EncodeToString(hash[:]), Kernel: kernel, Images: names}, "", "  ")
+	if err != nil {
+		return err
+	}
+	for name, b := range map[string][]byte{ukiFile: image, loaderFile: loader, baseFile: about} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	return checkSlots(dir, in.profile)
+}
+
+// checkSlots fails if /usr does not fit its slot: a later update must fit, too.
+func checkSlots(dir string, p profiles.Profile) error {
+	for _, s := range []struct {
+		file string
+		mib  int
+	}{{usrFile, p.Disk.Usr}, {verityFile, p.Disk.Verity}} {
+		st, err := os.Stat(filepath.Join(dir, s.file))
+		if err != nil {
+			return err
+		}
+		if st.Size() > int64(s.mib)*mib {
+			return fmt.Errorf("%s has %d MiB, but its partition in profile %s only %d: make the slot larger", s.file, st.Size()/mib, p.Name, s.mib)
+		}
+	}
+	return nil
+}
+
+func loadBase(dir string) (base, error) {
+	b := base{
+		Usr: filepath.Join(dir, usrFile), Verity: filepath.Join(dir, verityFile),
+		UKI: filepath.Join(dir, ukiFile), Loader: filepath.Join(dir, loaderFile),
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, baseFile))
+	if err != nil {
+		return b, err
+	}
+	return b, json.Unmarshal(raw, &b)
+}
+
+func packInitrd(t *tree.Tree, mtime time.Time) ([]byte, error) {
+	var out bytes.Buffer
+	// One encoder thread: blocks are cut the same way on every host.
+	z, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
+	if err != nil {
+		return nil, err
+	}
+	if err := cpio.Write(z, t, mtime); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+func writeVerity(ctx context.Context, data, out string, in inputs) (hash [32]byte, err error) {
+	f, err := os.Open(data)
+	if err != nil {
+		return hash, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return hash, err
+	}
+	o, err := os.Create(out)
+	if err != nil {
+		return hash, err
+	}
+	defer o.Close()
+	// The salt is derived: it keeps equal blocks of different profiles apart, and is no secret.
+	salt := sha256.Sum256([]byte("kiln verity " + in.profile.Name + " " + in.release))
+	id := disk.DerivedUUID("verity", in.profile.Name, in.release)
+	if hash, err = verity.Write(ctx, f, st.Size(), salt, uuid.UUID(id), o); err != nil {
+		return hash, fmt.Errorf("hash tree of /usr: %w", err)
+	}
+	return hash, o.Close()
+}

@@ -1,0 +1,305 @@
+// Package build is the pipeline of `imagegen build`: from a checked cluster file
+// to one bootable disk image per node.
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/kiln-os/kiln/images/deb"
+	"github.com/kiln-os/kiln/images/disk"
+	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/osbase"
+	"github.com/kiln-os/kiln/images/tree"
+	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/internal/render"
+	"github.com/kiln-os/kiln/internal/spec"
+	"github.com/kiln-os/kiln/pki"
+	"github.com/kiln-os/kiln/profiles"
+)
+
+// Names of what a build leaves in its output folder.
+const (
+	SecretsDir = "secrets"          // CAs, keys, tokens; mode 0700
+	AdminConf  = "admin.conf"       // in SecretsDir
+	LockFile   = "kiln.lock.yaml"   // the Debian packages, as resolved
+	TimesFile  = "build-times.json" // how long each step took
+)
+
+// ImageName is the file of a node's disk image in the output folder.
+func ImageName(node string) string { return node + ".img" }
+
+// Options of a build.
+type Options struct {
+	Cluster *spec.Cluster
+	Out     string // output folder; made if absent
+	Mirror  string // see deb.FindMirror
+	Source  string // Kiln's source tree, see payload.FindSource
+	Cache   *cache.Cache
+	Release string // Kiln's version, for os-release
+	Now     time.Time
+	// Progress is told of steps and of bytes; it may not be nil.
+	Progress Progress
+}
+
+// Progress shows a person or a program how far a build is.
+type Progress interface {
+	// Step starts a step, which ends the one before it.
+	Step(name string)
+	// Bytes reports how much of the step's bytes are done.
+	Bytes(done, total int64)
+	// Log shows a line that belongs to the step.
+	Log(line string)
+}
+
+// StepTime is how long a step took.
+type StepTime struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Result says what was made.
+type Result struct {
+	Images  map[string]string // file by node
+	Admin   string            // admin.conf
+	Lock    string
+	Times   []StepTime
+	Release string
+}
+
+// timer measures steps on their way to a Progress.
+type timer struct {
+	Progress
+	now   func() time.Time
+	start time.Time
+	times []StepTime
+}
+
+func (t *timer) Step(name string) {
+	t.end()
+	t.times = append(t.times, StepTime{Name: name})
+	t.start = t.now()
+	t.Progress.Step(name)
+}
+
+func (t *timer) end() {
+	if n := len(t.times); n > 0 {
+		t.times[n-1].Seconds = t.now().Sub(t.start).Seconds()
+	}
+}
+
+// Run builds everything that the cluster file asks for.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	steps := &timer{Progress: o.Progress, now: time.Now}
+	o.Progress = steps
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+		return nil, err
+	}
+	unlock, err := lockOutput(o.Out)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	steps.Step("keys and tokens")
+	authority, err := secrets(o)
+	if err != nil {
+		return nil, err
+	}
+
+	result := &Result{Images: map[string]string{}, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
+	bases := map[string]*madeBase{}
+	for _, n := range o.Cluster.Nodes {
+		b := bases[n.Profile]
+		if b == nil {
+			if b, err = baseFor(ctx, o, n.Profile); err != nil {
+				return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
+			}
+			bases[n.Profile] = b
+		}
+		steps.Step("image of node " + n.Name)
+		img := filepath.Join(o.Out, ImageName(n.Name))
+		if err := stamp(ctx, o, authority, b, n, img); err != nil {
+			return nil, fmt.Errorf("image of node %s: %w", n.Name, err)
+		}
+		result.Images[n.Name] = img
+	}
+	steps.end()
+	result.Times = steps.times
+	times, err := json.MarshalIndent(result.Times, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return result, atomicfile.WriteFile(filepath.Join(o.Out, TimesFile), append(times, '\n'), 0o644)
+}
+
+func secrets(o Options) (*pki.Authority, error) {
+	endpoint, err := o.Cluster.Endpoint()
+	if err != nil {
+		return nil, err
+	}
+	return pki.LoadOrCreate(filepath.Join(o.Out, SecretsDir), pki.Options{
+		Algorithm: o.Cluster.EncryptionAlgorithm, ClusterName: o.Cluster.Name, Endpoint: endpoint,
+		TokenTTL: o.Cluster.TokenTTL(), Now: o.Now,
+	})
+}
+
+// madeBase is a base with what stamping needs to know about it.
+type madeBase struct {
+	base
+	profile profiles.Profile
+	arch    arch.Arch
+	time    time.Time
+	hash    [32]byte
+}
+
+// baseFor returns the base image of a profile, from the cache if its inputs are
+// the same as those of one that was made before.
+func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) {
+	p, err := profiles.Load(profile)
+	if err != nil {
+		return nil, err
+	}
+	a, err := arch.Get(p.Arch)
+	if err != nil {
+		return nil, err
+	}
+	o.Progress.Step("compile the payload for " + a.Go)
+	programs, err := buildPrograms(ctx, o, a)
+	if err != nil {
+		return nil, err
+	}
+	o.Progress.Step("resolve and fetch Debian packages")
+	archive, lock, files, err := fetchPackages(ctx, o, a, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock.Write(filepath.Join(o.Out, LockFile)); err != nil {
+		return nil, err
+	}
+	o.Progress.Step("tools")
+	tools, err := hosttools.Ensure(ctx, hosttools.Image, hosttools.Options{Cache: o.Cache, Mirror: archive.Mirror, Now: o.Now, Log: o.Progress.Log})
+	if err != nil {
+		return nil, err
+	}
+	stamp, err := sourceDate(lock)
+	if err != nil {
+		return nil, err
+	}
+	key, err := baseKey(a, p, lock, programs, tools, stamp, o.Release)
+	if err != nil {
+		return nil, err
+	}
+	step := func(name string) { o.Progress.Step(name) }
+	dir, err := o.Cache.Dir("bases", key, func(tmp string) error {
+		step("unpack Debian packages")
+		packages, err := deb.Unpack(ctx, o.Cache, lock, files)
+		if err != nil {
+			return err
+		}
+		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, time: stamp, release: o.Release}, tools, tmp, step)
+	})
+	if err != nil {
+		return nil, err
+	}
+	b, err := loadBase(dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &madeBase{base: b, profile: p, arch: a, time: stamp}
+	return m, m.decodeHash()
+}
+
+// fetchPackages resolves what a node needs and fetches it.
+func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profile) (*deb.Archive, *deb.Lock, []string, error) {
+	mirror, err := deb.FindMirror(o.Mirror, "/etc/apt")
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now}
+	roots := append(append([]string{p.Kernel}, osbase.Packages...), p.Packages...)
+	if a.Boot == arch.BootEFI {
+		roots = append(roots, "systemd-boot-efi")
+	}
+	lock, err := archive.Resolve(ctx, a.Debian, deb.Request{Roots: roots, Exclude: osbase.Excluded, Prefer: osbase.Preferred})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	files, err := archive.Fetch(ctx, lock, o.Progress.Bytes)
+	return archive, lock, files, err
+}
+
+// sourceDate is the time on everything in an image: $SOURCE_DATE_EPOCH (see
+// reproducible-builds.org/specs/source-date-epoch), else the lock's date.
+func sourceDate(l *deb.Lock) (time.Time, error) {
+	s := os.Getenv("SOURCE_DATE_EPOCH")
+	if s == "" {
+		return l.Date, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 315532800 {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q: it is a number of seconds since 1970, and after 1980, where FAT's time begins", s)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+// espType is the type of EFI system partitions (UEFI Specification, table 5-7).
+var espType = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+
+// stamp writes a node's disk image: the base and the node's Ignition config.
+func stamp(ctx context.Context, o Options, authority *pki.Authority, b *madeBase, n spec.Node, img string) error {
+	node, err := render.Node(o.Cluster, authority, n)
+	if err != nil {
+		return err
+	}
+	files, err := bootFiles(b, node)
+	if err != nil {
+		return err
+	}
+	id, slot := identityOf(b.profile), b.profile.Disk
+	data, hashTree := slots(b.hash)
+	espSize, usrSize, veritySize := int64(slot.ESP)*mib, int64(slot.Usr)*mib, int64(slot.Verity)*mib
+	return disk.Create(ctx, img, disk.Disk{GUID: id.disk, Partitions: []disk.Partition{
+		{Name: "kiln-esp", Type: espType, UUID: id.esp, Size: espSize, Fill: fillESP(espSize, b, files)},
+		{Name: "kiln-usr-a", Type: uuid.MustParse(b.arch.UsrType), UUID: data, Size: usrSize, Attributes: disk.ReadOnly, Fill: disk.FromFile(b.Usr, usrSize)},
+		{Name: "kiln-usr-a-verity", Type: uuid.MustParse(b.arch.UsrVerityType), UUID: hashTree, Size: veritySize, Attributes: disk.ReadOnly, Fill: disk.FromFile(b.Verity, veritySize)},
+	}}, 0o600) // the stamp holds keys
+}
+
+// bootFiles lists what the boot partition holds.
+func bootFiles(b *madeBase, node render.Rendered) ([]esp.File, error) {
+	loader, err := tree.NewHostFile(b.Loader)
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := tree.NewHostFile(b.UKI)
+	if err != nil {
+		return nil, err
+	}
+	return []esp.File{
+		{Path: "EFI/BOOT/" + b.arch.EFIName, Content: loader},
+		{Path: "EFI/Linux/kiln-a.efi", Content: kernel},
+		{Path: "loader/loader.conf", Content: tree.Bytes("timeout 0\neditor no\n")},
+		{Path: "kiln/config.ign", Content: tree.Bytes(node.Ignition.Reveal())},
+	}, nil
+}
+
+// lockOutput keeps two builds from writing one output folder at once.
+func lockOutput(dir string) (func(), error) {
+	unlock, err := cache.TryLock(filepath.Join(dir, ".kiln.lock"))
+	if errors.Is(err, cache.ErrLocked) {
+		return nil, fmt.Errorf("another build is writing to %s; wait for it, or give another folder with -o", dir)
+	}
+	return unlock, err
+}

@@ -1,0 +1,189 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kiln-os/kiln/images/deb"
+	"github.com/kiln-os/kiln/images/disk"
+	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/osbase"
+	"github.com/kiln-os/kiln/images/tree"
+	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/payload"
+	"github.com/kiln-os/kiln/profiles"
+	"github.com/kiln-os/kiln/units"
+)
+
+// firstbootProgram is the name of Kiln's own program among the compiled ones.
+const firstbootProgram = "firstboot"
+
+// programs are the compiled programs of a node by name.
+type programs map[string]program
+
+type program struct{ path, sha256 string }
+
+// buildPrograms compiles the payload and firstboot, as far as the cache does not have them.
+func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, error) {
+	source, err := payload.FindSource(o.Source)
+	if err != nil {
+		return nil, err
+	}
+	r, err := payload.Build(ctx, payload.Options{Arch: a, CacheDir: o.Cache.Path(), SourceDir: source, Progress: o.Progress.Log})
+	if err != nil {
+		return nil, err
+	}
+	ps := programs{}
+	for _, b := range r.Binaries {
+		ps[b.Name] = program{b.Path, b.SHA256}
+	}
+	ps[firstbootProgram], err = buildFirstboot(ctx, o, a, filepath.Dir(source))
+	return ps, err
+}
+
+// buildFirstboot compiles firstboot out of the checkout. The go command's own
+// cache makes that fast, and knows better than any digest of ours what has changed.
+func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (program, error) {
+	o.Progress.Log("firstboot")
+	tmp, err := os.MkdirTemp(o.Cache.Path(), "firstboot-")
+	if err != nil {
+		return program{}, err
+	}
+	defer os.RemoveAll(tmp)
+	out := filepath.Join(tmp, firstbootProgram)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
+		"-ldflags", "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version="+o.Release, "-o", out, "./cmd/firstboot")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.Go, "GOARM="+a.GoARM, "GOTOOLCHAIN=local", "GOFLAGS=")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return program{}, fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(string(text)))
+	}
+	sum, err := digestOf(out)
+	if err != nil {
+		return program{}, err
+	}
+	path, err := o.Cache.Fetch(ctx, sum, -1, func(context.Context) (io.ReadCloser, error) { return os.Open(out) })
+	return program{path, sum}, err
+}
+
+func digestOf(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// content returns a program's bytes for a tree.
+func (ps programs) content(name string) (tree.Content, error) {
+	p, ok := ps[name]
+	if !ok {
+		return nil, fmt.Errorf("the payload has no program %s", name)
+	}
+	return tree.NewHostFile(p.path)
+}
+
+// osPrograms says where the programs that run outside of containers stand.
+func osPrograms(ps programs) ([]osbase.Program, error) {
+	places := []struct {
+		name, path string
+		links      []string
+	}{
+		{payload.Kubernetes, "usr/bin/" + payload.Kubernetes, []string{"usr/bin/kubelet", "usr/bin/kubectl"}},
+		{payload.Containerd, "usr/bin/containerd", nil},
+		{payload.Shim, "usr/bin/containerd-shim-runc-v2", nil},
+		{payload.Ctr, "usr/bin/ctr", nil},
+		{firstbootProgram, "usr/bin/firstboot", nil},
+	}
+	var out []osbase.Program
+	for _, p := range places {
+		c, err := ps.content(p.name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, osbase.Program{Path: p.path, Content: c, Links: p.links})
+	}
+	for _, n := range payload.CNIPlugins() {
+		c, err := ps.content(n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, osbase.Program{Path: "usr/lib/cni/" + n, Content: c})
+	}
+	return out, nil
+}
+
+// baseVersion changes when the code that makes a base does in a way that its other
+// inputs do not show: tests of golden digests fail then.
+const baseVersion = "1"
+
+// baseKey is the digest of everything that decides a base's bytes.
+func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, tools *hosttools.Tools, stamp time.Time, release string) (string, error) {
+	lock, err := l.Digest()
+	if err != nil {
+		return "", err
+	}
+	overlays := tree.New()
+	for _, lay := range []func(*tree.Tree, units.Vars) error{units.System, units.Initrd} {
+		if err := lay(overlays, varsOf(a, p)); err != nil {
+			return "", err
+		}
+	}
+	h := sha256.New()
+	if err := overlays.WriteTar(h, stamp); err != nil {
+		return "", err
+	}
+	about, err := json.Marshal(p)
+	if err != nil {
+		return "", err
+	}
+	// The program itself stands for all code that assembles images.
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	self, err := digestOf(exe)
+	if err != nil {
+		return "", err
+	}
+	parts := []string{baseVersion, self, a.Go, p.Name, string(about), lock, tools.Digest(), hex.EncodeToString(h.Sum(nil)), stamp.UTC().Format(time.RFC3339), release}
+	for _, n := range slices.Sorted(maps.Keys(ps)) {
+		parts = append(parts, n, ps[n].sha256)
+	}
+	return cache.Key(parts...), nil
+}
+
+// fillESP writes the boot partition.
+func fillESP(size int64, b *madeBase, files []esp.File) fill {
+	id := disk.DerivedUUID("esp-volume", b.profile.Name)
+	o := esp.Options{Label: "KILN", VolumeID: uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3]), Time: b.time}
+	return func(_ context.Context, w io.WriterAt, offset int64) error {
+		return esp.Write(w, offset, size, o, files)
+	}
+}
+
+type fill = func(context.Context, io.WriterAt, int64) error
+
+func (m *madeBase) decodeHash() error {
+	b, err := hex.DecodeString(m.RootHash)
+	if err != nil || copy(m.hash[:], b) != len(m.hash) {
+		return fmt.Errorf("root hash %q in the cache is no SHA-256", m.RootHash)
+	}
+	return nil
+}

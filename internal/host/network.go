@@ -1,0 +1,182 @@
+package host
+
+import (
+	"bufio"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// DefaultRoute is a route to everywhere.
+type DefaultRoute struct {
+	Interface string
+	Metric    uint32
+}
+
+// ErrNoDefaultRoute says that the node has no default route (yet).
+var ErrNoDefaultRoute = errors.New("no default route")
+
+// route flags of the kernel (linux/route.h).
+const (
+	routeUp     = 0x1
+	routeReject = 0x200
+)
+
+// AdvertiseAddress returns the global unicast address of the interface with the
+// default route of the lowest metric: IPv4 if there is such a route, else IPv6.
+// This is the address that kubeadm advertises.
+func (p Paths) AdvertiseAddress() (netip.Addr, error) {
+	for _, family := range []struct {
+		file  string
+		parse func(io.Reader) ([]DefaultRoute, error)
+		want  func(netip.Addr) bool
+	}{
+		{"/proc/net/route", parseRoutes4, netip.Addr.Is4},
+		{"/proc/net/ipv6_route", parseRoutes6, netip.Addr.Is6},
+	} {
+		route, err := p.defaultRoute(family.file, family.parse)
+		if errors.Is(err, ErrNoDefaultRoute) {
+			continue
+		}
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		return interfaceAddress(route.Interface, family.want)
+	}
+	return netip.Addr{}, ErrNoDefaultRoute
+}
+
+func (p Paths) defaultRoute(file string, parse func(io.Reader) ([]DefaultRoute, error)) (DefaultRoute, error) {
+	f, err := os.Open(p.At(file))
+	if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+		return DefaultRoute{}, ErrNoDefaultRoute
+	}
+	if err != nil {
+		return DefaultRoute{}, err
+	}
+	defer f.Close()
+	routes, err := parse(f)
+	if err != nil {
+		return DefaultRoute{}, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(routes) == 0 {
+		return DefaultRoute{}, ErrNoDefaultRoute
+	}
+	best := routes[0]
+	for _, r := range routes[1:] {
+		if r.Metric < best.Metric {
+			best = r
+		}
+	}
+	return best, nil
+}
+
+// parseRoutes4 reads the default routes of /proc/net/route, proc_pid_net(5): Iface
+// Destination Gateway Flags RefCnt Use Metric Mask …, numbers in hexadecimal but
+// for the metric.
+func parseRoutes4(r io.Reader) ([]DefaultRoute, error) {
+	var out []DefaultRoute
+	s := bufio.NewScanner(r)
+	for s.Scan() {
+		f := strings.Fields(s.Text())
+		if len(f) == 0 || f[0] == "Iface" {
+			continue
+		}
+		if len(f) < 8 {
+			return nil, fmt.Errorf("line %q has %d fields, want at least 8", s.Text(), len(f))
+		}
+		flags, err := strconv.ParseUint(f[3], 16, 32)
+		if err != nil {
+			return nil, fmt.Errorf("line %q: flags: %w", s.Text(), err)
+		}
+		metric, err := strconv.ParseUint(f[6], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("line %q: metric: %w", s.Text(), err)
+		}
+		if f[1] == "00000000" && f[7] == "00000000" && flags&routeUp != 0 && flags&routeReject == 0 {
+			out = append(out, DefaultRoute{Interface: f[0], Metric: uint32(metric)})
+		}
+	}
+	return out, s.Err()
+}
+
+// parseRoutes6 reads the default routes of /proc/net/ipv6_route: destination and
+// its prefix length, source and its prefix length, next hop, metric, reference
+// count, use, flags, interface; numbers in hexadecimal.
+func parseRoutes6(r io.Reader) ([]DefaultRoute, error) {
+	var out []DefaultRoute
+	s := bufio.NewScanner(r)
+	for s.Scan() {
+		f := strings.Fields(s.Text())
+		if len(f) == 0 {
+			continue
+		}
+		if len(f) < 10 {
+			return nil, fmt.Errorf("line %q has %d fields, want 10", s.Text(), len(f))
+		}
+		if b, err := hex.DecodeString(f[0]); err != nil || len(b) != 16 {
+			return nil, fmt.Errorf("line %q: destination %q is not an IPv6 address", s.Text(), f[0])
+		}
+		flags, err := strconv.ParseUint(f[8], 16, 32)
+		if err != nil {
+			return nil, fmt.Errorf("line %q: flags: %w", s.Text(), err)
+		}
+		metric, err := strconv.ParseUint(f[5], 16, 32)
+		if err != nil {
+			return nil, fmt.Errorf("line %q: metric: %w", s.Text(), err)
+		}
+		// The kernel keeps an unreachable default route on lo.
+		if strings.Trim(f[0], "0") == "" && f[1] == "00" && flags&routeUp != 0 && flags&routeReject == 0 && f[9] != "lo" {
+			out = append(out, DefaultRoute{Interface: f[9], Metric: uint32(metric)})
+		}
+	}
+	return out, s.Err()
+}
+
+// interfaceAddress returns the first global unicast address of the interface that
+// is wanted.
+func interfaceAddress(name string, want func(netip.Addr) bool) (netip.Addr, error) {
+	ifc, err := net.InterfaceByName(name)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("interface %s of the default route: %w", name, err)
+	}
+	addrs, err := ifc.Addrs()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("interface %s: %w", name, err)
+	}
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap().IsGlobalUnicast() && want(ip.Unmap()) {
+			return ip.Unmap(), nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("interface %s of the default route has no global unicast address", name)
+}
+
+// CheckLocal reports an error unless addr is an address of one of the node's interfaces.
+func CheckLocal(addr netip.Addr) error {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr.Unmap() {
+			return nil
+		}
+	}
+	return fmt.Errorf("no interface has the address %s", addr)
+}

@@ -1,0 +1,143 @@
+// Package kubeletconfig builds the kubelet's configuration as kubeadm 1.37 does
+// (cmd/kubeadm/app/componentconfigs/kubelet.go): once for the cluster, for the
+// ConfigMap kube-system/kubelet-config, and once for this node, for
+// /var/lib/kubelet/config.yaml.
+package kubeletconfig
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+	kubeletapis "k8s.io/kubelet/pkg/apis"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kiln-os/kiln/internal/nodeconfig"
+)
+
+// CRISocket is the endpoint of containerd's Container Runtime Interface.
+const CRISocket = "unix:///var/run/containerd/containerd.sock"
+
+// HealthzPort is where the kubelet answers /healthz on 127.0.0.1.
+const HealthzPort = 10248
+
+// Paths that stand in the document. They are those of the running node, not of a
+// test's root: the kubelet reads them, firstboot does not.
+const (
+	staticPodPath = "/etc/kubernetes/manifests"
+	clientCAFile  = "/etc/kubernetes/pki/ca.crt"
+)
+
+// ForCluster returns the settings that all kubelets share. Nothing of this node
+// is in it: it is what kubeadm join downloads.
+func ForCluster(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error) {
+	dns, err := cfg.DNSServiceIP()
+	if err != nil {
+		return nil, fmt.Errorf("kubelet configuration: cluster DNS address: %w", err)
+	}
+	yes, no, healthz := true, false, int32(HealthzPort)
+	return &kubeletv1beta1.KubeletConfiguration{
+		TypeMeta:      metav1.TypeMeta{APIVersion: kubeletv1beta1.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
+		StaticPodPath: staticPodPath,
+		ClusterDNS:    []string{dns.String()},
+		ClusterDomain: cfg.Plan.Cluster.DNSDomain,
+		Authentication: kubeletv1beta1.KubeletAuthentication{
+			X509:      kubeletv1beta1.KubeletX509Authentication{ClientCAFile: clientCAFile},
+			Anonymous: kubeletv1beta1.KubeletAnonymousAuthentication{Enabled: &no},
+			Webhook:   kubeletv1beta1.KubeletWebhookAuthentication{Enabled: &yes},
+		},
+		Authorization:      kubeletv1beta1.KubeletAuthorization{Mode: kubeletv1beta1.KubeletAuthorizationModeWebhook},
+		HealthzBindAddress: "127.0.0.1",
+		HealthzPort:        &healthz,
+		RotateCertificates: true,
+		CgroupDriver:       "systemd",
+	}, nil
+}
+
+// ForNode returns ForCluster with what only this node knows: its resolver file
+// and its container runtime's socket.
+func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error) {
+	kc, err := ForCluster(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ResolvConf != "" {
+		kc.ResolverConfig = &cfg.ResolvConf
+	}
+	kc.ContainerRuntimeEndpoint = CRISocket
+	return kc, nil
+}
+
+// Marshal renders the configuration as YAML. Same input, same bytes.
+func Marshal(kc *kubeletv1beta1.KubeletConfiguration) ([]byte, error) {
+	out, err := yaml.Marshal(kc)
+	if err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
+	}
+	return out, nil
+}
+
+// InstanceConfig renders /var/lib/kubelet/instance-config.yaml, where kubeadm
+// looks for the node's container runtime socket.
+func InstanceConfig() []byte {
+	return []byte("containerRuntimeEndpoint: " + strconv.Quote(CRISocket) + "\n")
+}
+
+// Flags renders /var/lib/kubelet/kubeadm-flags.env: the flags that kubeadm gives
+// the kubelet, and the node's labels as far as a kubelet may set them itself
+// (see SplitLabels). A control plane's taints are not among them: kubeadm sets
+// those through the API once the node exists.
+func Flags(cfg nodeconfig.Config) ([]byte, error) {
+	var args []string
+	if cfg.NodeName != cfg.Hostname {
+		args = append(args, "--hostname-override="+cfg.NodeName)
+	}
+	own, _ := SplitLabels(cfg.Plan.Node.Labels)
+	var pairs []string
+	for k, v := range own {
+		if e := append(validation.IsQualifiedName(k), validation.IsValidLabelValue(v)...); len(e) > 0 {
+			return nil, fmt.Errorf("node label %q=%q: %s", k, v, strings.Join(e, "; "))
+		}
+		pairs = append(pairs, k+"="+v)
+	}
+	if len(pairs) > 0 {
+		sort.Strings(pairs)
+		args = append(args, "--node-labels="+strings.Join(pairs, ","))
+	}
+	return []byte("KUBELET_KUBEADM_ARGS=" + strconv.Quote(strings.Join(args, " ")) + "\n"), nil
+}
+
+// SplitLabels divides a node's labels into those that a kubelet may set on its
+// own Node and those that an administrator must set through the API: keys of
+// kubernetes.io and k8s.io that are not on the kubelet's list. With one of those
+// in --node-labels the kubelet refuses to start, and the admission plugin
+// NodeRestriction refuses node-restriction.kubernetes.io in any case.
+func SplitLabels(labels map[string]string) (kubelet, admin map[string]string) {
+	kubelet, admin = map[string]string{}, map[string]string{}
+	for k, v := range labels {
+		if reserved(k) && !kubeletapis.IsKubeletLabel(k) {
+			admin[k] = v
+		} else {
+			kubelet[k] = v
+		}
+	}
+	return kubelet, admin
+}
+
+// reserved reports whether the key's prefix belongs to Kubernetes.
+func reserved(key string) bool {
+	prefix, _, ok := strings.Cut(key, "/")
+	if !ok {
+		return false
+	}
+	for _, domain := range []string{"kubernetes.io", "k8s.io"} {
+		if prefix == domain || strings.HasSuffix(prefix, "."+domain) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,120 @@
+package addonflannel
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/kiln-os/kiln/internal/apitest"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/kubeapi"
+	"github.com/kiln-os/kiln/internal/phase"
+)
+
+// TestAsUpstream compares the objects with flannel's own manifest. What differs
+// stands here and nowhere else.
+func TestAsUpstream(t *testing.T) {
+	o, err := render(apitest.Config("192.0.2.10"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := apitest.Manifests(t, "testdata/kube-flannel-v0.28.10.yml")
+
+	cm := want["ConfigMap kube-flannel-cfg"].(*corev1.ConfigMap)
+	if cm.Data["cni-conf.json"] != string(cniConf) {
+		t.Errorf("cni-conf.json differs:\n%s", cniConf)
+	}
+	cm.Data["net-conf.json"] = o.configMap.Data["net-conf.json"] // see TestNetConf
+
+	spec := &want["DaemonSet kube-flannel-ds"].(*appsv1.DaemonSet).Spec.Template.Spec
+	spec.InitContainers = nil // the node has the plugin and its configuration already
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == "cni" || v.Name == "cni-plugin" })
+	spec.Containers[0].ImagePullPolicy = corev1.PullIfNotPresent
+
+	apitest.SameObjects(t, want, map[string]runtime.Object{
+		"Namespace kube-flannel": o.namespace, "ClusterRole flannel": o.role, "ClusterRoleBinding flannel": o.binding,
+		"ServiceAccount flannel": o.account, "ConfigMap kube-flannel-cfg": o.configMap, "DaemonSet kube-flannel-ds": o.daemonSet,
+	})
+}
+
+func TestNetConf(t *testing.T) {
+	vxlan := map[string]any{"Type": "vxlan"}
+	for _, tc := range []struct {
+		name string
+		pods []string
+		want map[string]any
+	}{
+		{"IPv4", []string{"10.244.0.0/16"}, map[string]any{
+			"Network": "10.244.0.0/16", "EnableIPv4": true, "EnableIPv6": false, "EnableNFTables": true, "Backend": vxlan}},
+		{"both, IPv6 first", []string{"fd00:10:244::/56", "10.244.0.0/16"}, map[string]any{
+			"Network": "10.244.0.0/16", "IPv6Network": "fd00:10:244::/56", "EnableIPv4": true, "EnableIPv6": true, "EnableNFTables": true, "Backend": vxlan}},
+		{"IPv6", []string{"fd00:10:244::/56"}, map[string]any{
+			"IPv6Network": "fd00:10:244::/56", "EnableIPv4": false, "EnableIPv6": true, "EnableNFTables": true, "Backend": vxlan}},
+	} {
+		out, err := netConf(tc.pods)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]any
+		if err := json.Unmarshal(out, &got); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, tc.want) {
+			t.Errorf("%s: %s", tc.name, out)
+		}
+	}
+	if _, err := netConf([]string{"10.244.0.0"}); err == nil {
+		t.Error("an address is taken for a subnet")
+	}
+}
+
+func TestNone(t *testing.T) {
+	cfg, paths, client := apitest.Config("192.0.2.10"), host.Paths{Root: t.TempDir()}, fake.NewClientset()
+	cfg.Plan.Cluster.PodNetwork = "none"
+	r := phase.NewPrinter(os.Stderr)
+	if err := Run(context.Background(), cfg, paths, kubeapi.New(client, time.Second, r), r); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(client.Actions()); n != 0 {
+		t.Errorf("%d requests: %v", n, client.Actions())
+	}
+	if _, err := os.Stat(paths.At(conflist)); !os.IsNotExist(err) {
+		t.Errorf("%s: %v", conflist, err)
+	}
+}
+
+func TestConflist(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "etc/cni/net.d/10-flannel.conflist")
+	if err := writeConflist(path); err != nil {
+		t.Fatal(err)
+	}
+	first, err := os.Stat(path)
+	if err != nil || first.Mode().Perm() != 0o644 {
+		t.Fatalf("%v, %v", first, err)
+	}
+	if err := writeConflist(path); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.Stat(path); err != nil || !os.SameFile(first, again) {
+		t.Errorf("the same configuration is written again: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeConflist(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != string(cniConf) {
+		t.Errorf("a damaged configuration is kept: %s, %v", got, err)
+	}
+}

@@ -1,0 +1,197 @@
+// Package certs is the phase that issues the node's certificates.
+//
+// INPUTS: the three CAs with their keys, sa.key and sa.pub in
+// /etc/kubernetes/pki, delivered with the node's configuration; the node's name
+// and advertise address; the cluster's endpoint, DNS domain, service subnet and
+// certSANs.
+//
+// OUTPUTS: in /etc/kubernetes/pki every other certificate of the certificate plan
+// (.crt 0644, .key 0600).
+//
+// A certificate that exists is kept if it chains to its CA now, has its key and
+// has all names this node needs; otherwise it is issued anew. kubeadm would keep a
+// certificate with missing names and leave the API server unreachable under them.
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/internal/secret"
+	"github.com/kiln-os/kiln/pki"
+)
+
+// Run issues what is missing or does not fit.
+func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+	in, err := sanInput(cfg)
+	if err != nil {
+		return phase.Permanent(err)
+	}
+	alg, err := pki.ParseAlgorithm(cfg.Plan.Cluster.EncryptionAlgorithm)
+	if err != nil {
+		return phase.Permanent(err)
+	}
+	if err := checkServiceAccount(paths); err != nil {
+		return phase.Permanent(err)
+	}
+	now := time.Now()
+	cas := map[string]*pki.CA{}
+	for _, row := range pki.Certificates() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if row.IsCA() {
+			ca, err := loadCA(paths, row.File)
+			if err != nil {
+				return phase.Permanent(err)
+			}
+			if now.After(ca.Cert.NotAfter) {
+				r.Warn("CA %s expired on %s", row.File, ca.Cert.NotAfter.Format(time.DateOnly))
+			}
+			cas[row.File] = ca
+			continue
+		}
+		spec, err := row.Leaf(in)
+		if err != nil {
+			return phase.Permanent(err)
+		}
+		why := unfit(paths, row.File, spec, cas[row.Signer], now)
+		if why == nil {
+			continue
+		}
+		if !errors.Is(why, fs.ErrNotExist) {
+			r.Warn("%s.crt does not fit this node: %v", row.File, why)
+		}
+		r.Step("issuing %s", row.File)
+		if err := issue(paths, row.File, spec, cas[row.Signer], alg, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sanInput(cfg nodeconfig.Config) (pki.SANInput, error) {
+	service, err := cfg.APIServiceIP()
+	if err != nil {
+		return pki.SANInput{}, fmt.Errorf("certificates: address of the API service: %w", err)
+	}
+	in := pki.SANInput{
+		NodeName: cfg.NodeName, AdvertiseAddress: cfg.AdvertiseAddress, APIServiceIP: service,
+		DNSDomain: cfg.Plan.Cluster.DNSDomain, CertSANs: cfg.Plan.Cluster.CertSANs,
+	}
+	if e := cfg.Plan.Cluster.ControlPlaneEndpoint; e != "" {
+		if in.ControlPlaneHost, _, err = bootplan.SplitEndpoint(e); err != nil {
+			return pki.SANInput{}, fmt.Errorf("certificates: control-plane endpoint: %w", err)
+		}
+	}
+	return in, nil
+}
+
+func loadCA(paths host.Paths, file string) (*pki.CA, error) {
+	cert, err := os.ReadFile(paths.PKI(file + ".crt"))
+	if err != nil {
+		return nil, fmt.Errorf("CA %s: %w; it comes with the node's configuration", file, err)
+	}
+	key, err := os.ReadFile(paths.PKI(file + ".key"))
+	if err != nil {
+		return nil, fmt.Errorf("key of CA %s: %w; it comes with the node's configuration", file, err)
+	}
+	ca, err := pki.LoadCA(cert, secret.New(key))
+	if err != nil {
+		return nil, fmt.Errorf("CA %s: %w", paths.PKI(file), err)
+	}
+	return ca, nil
+}
+
+// checkServiceAccount makes sure of the pair that signs service-account tokens:
+// the API server would only say so in a log that nobody can read yet.
+func checkServiceAccount(paths host.Paths) error {
+	key, err := os.ReadFile(paths.PKI("sa.key"))
+	if err != nil {
+		return fmt.Errorf("service-account key: %w; it comes with the node's configuration", err)
+	}
+	pub, err := os.ReadFile(paths.PKI("sa.pub"))
+	if err != nil {
+		return fmt.Errorf("service-account public key: %w; it comes with the node's configuration", err)
+	}
+	want, err := pki.EncodePublicKey(secret.New(key))
+	if err != nil {
+		return fmt.Errorf("%s: %w", paths.PKI("sa.key"), err)
+	}
+	if string(want) != string(pub) {
+		return fmt.Errorf("%s is not the public half of %s", paths.PKI("sa.pub"), paths.PKI("sa.key"))
+	}
+	return nil
+}
+
+// unfit says why an existing certificate cannot be kept; nil means it can. A file
+// that does not exist is fs.ErrNotExist.
+func unfit(paths host.Paths, file string, spec pki.LeafSpec, ca *pki.CA, now time.Time) error {
+	certPEM, err := os.ReadFile(paths.PKI(file + ".crt"))
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(paths.PKI(file + ".key"))
+	if err != nil {
+		return err
+	}
+	if err := pki.CheckPair(certPEM, secret.New(key)); err != nil {
+		return err
+	}
+	if err := pki.CheckChain(certPEM, ca.CertPEM, now); err != nil {
+		return err
+	}
+	cert, err := pki.ParseCertificate(certPEM)
+	if err != nil {
+		return err
+	}
+	if cert.Subject.CommonName != spec.CN {
+		return fmt.Errorf("common name %q, want %q", cert.Subject.CommonName, spec.CN)
+	}
+	have := map[string]bool{}
+	for _, d := range cert.DNSNames {
+		have[d] = true
+	}
+	for _, ip := range cert.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			have[a.Unmap().String()] = true
+		}
+	}
+	for _, d := range spec.DNS {
+		if !have[d] {
+			return fmt.Errorf("no subject alternative name %s", d)
+		}
+	}
+	for _, a := range spec.IPs {
+		if !have[a.Unmap().String()] {
+			return fmt.Errorf("no subject alternative name %s", a)
+		}
+	}
+	return nil
+}
+
+// issue writes the key before the certificate: a certificate that exists has its key.
+func issue(paths host.Paths, file string, spec pki.LeafSpec, ca *pki.CA, alg pki.Algorithm, now time.Time) error {
+	cert, key, err := ca.Issue(spec, alg, now)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(paths.PKI(file)), 0o755); err != nil {
+		return err
+	}
+	if err := atomicfile.WriteFile(paths.PKI(file+".key"), key.Reveal(), 0o600); err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(paths.PKI(file+".crt"), cert, 0o644)
+}

@@ -1,0 +1,124 @@
+// Package kubeconfig is the phase that makes the kubeconfigs of a control plane.
+//
+// INPUTS: /etc/kubernetes/pki/ca.{crt,key}; the node's name and advertise address;
+// the cluster's name and endpoint.
+//
+// OUTPUTS: /etc/kubernetes/{admin,super-admin,kubelet,controller-manager,scheduler}.conf
+// (0600). admin and super-admin name the cluster's endpoint, the others this
+// node's own API server.
+//
+// A file that exists is kept if it names the right server, trusts the right CA and
+// holds a certificate of that CA that is valid now for the right user. kubelet.conf
+// may hold its certificate by reference: the kubelet rewrites it so.
+package kubeconfig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/internal/secret"
+	"github.com/kiln-os/kiln/pki"
+)
+
+// Run makes what is missing or does not fit.
+func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+	alg, err := pki.ParseAlgorithm(cfg.Plan.Cluster.EncryptionAlgorithm)
+	if err != nil {
+		return phase.Permanent(err)
+	}
+	cert, err := os.ReadFile(paths.PKI("ca.crt"))
+	if err != nil {
+		return phase.Permanent(err)
+	}
+	key, err := os.ReadFile(paths.PKI("ca.key"))
+	if err != nil {
+		return phase.Permanent(err)
+	}
+	ca, err := pki.LoadCA(cert, secret.New(key))
+	if err != nil {
+		return phase.Permanent(fmt.Errorf("%s: %w", paths.PKI("ca"), err))
+	}
+	now := time.Now()
+	for _, row := range pki.Kubeconfigs() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		server := "https://" + cfg.ControlPlaneEndpoint()
+		if row.Local {
+			server = "https://" + cfg.LocalAPIEndpoint()
+		}
+		path := paths.Kubeconfig(row.File)
+		why := unfit(path, server, row.Leaf(cfg.NodeName).CN, ca, now)
+		if why == nil {
+			continue
+		}
+		if !errors.Is(why, fs.ErrNotExist) {
+			r.Warn("%s does not fit this node: %v", row.File, why)
+		}
+		r.Step("issuing %s", row.File)
+		out, err := ca.IssueKubeconfig(row, cfg.NodeName, cfg.Plan.Cluster.Name, server, alg, now)
+		if err != nil {
+			return err
+		}
+		if err := atomicfile.WriteFile(path, out.Reveal(), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unfit says why an existing kubeconfig cannot be kept; nil means it can. Its
+// errors quote nothing of the file: it holds a private key.
+func unfit(path, server, user string, ca *pki.CA, now time.Time) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	conf, err := clientcmd.Load(data)
+	if err != nil {
+		return errors.New("it is not a kubeconfig")
+	}
+	context, ok := conf.Contexts[conf.CurrentContext]
+	if !ok || conf.Clusters[context.Cluster] == nil || conf.AuthInfos[context.AuthInfo] == nil {
+		return errors.New("its current context names no cluster and user")
+	}
+	cluster, auth := conf.Clusters[context.Cluster], conf.AuthInfos[context.AuthInfo]
+	if cluster.Server != server {
+		return fmt.Errorf("server %s, want %s", cluster.Server, server)
+	}
+	got, err := pki.ParseCertificate(cluster.CertificateAuthorityData)
+	if err != nil {
+		return fmt.Errorf("its CA: %w", err)
+	}
+	if !bytes.Equal(got.Raw, ca.Cert.Raw) {
+		return errors.New("it trusts another CA")
+	}
+	if auth.ClientCertificate != "" { // rotated by the kubelet
+		return nil
+	}
+	if err := pki.CheckPair(auth.ClientCertificateData, secret.New(auth.ClientKeyData)); err != nil {
+		return fmt.Errorf("its client certificate: %w", err)
+	}
+	if err := pki.CheckChain(auth.ClientCertificateData, ca.CertPEM, now); err != nil {
+		return err
+	}
+	cert, err := pki.ParseCertificate(auth.ClientCertificateData)
+	if err != nil {
+		return err
+	}
+	if cert.Subject.CommonName != user {
+		return fmt.Errorf("user %q, want %q", cert.Subject.CommonName, user)
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package render
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/secret"
+	"github.com/kiln-os/kiln/internal/spec"
+	"github.com/kiln-os/kiln/pki"
+)
+
+// pkiDir is kubeadm's default certificatesDir.
+const pkiDir = "/etc/kubernetes/pki"
+
+// entry is a file or folder of the node, owned by root.
+type entry struct {
+	path string
+	mode int
+	dir  bool
+	data secret.Value
+}
+
+func dir(path string, mode int) entry { return entry{path: path, mode: mode, dir: true} }
+
+func file(path string, mode int, data secret.Value) entry {
+	return entry{path: path, mode: mode, data: data}
+}
+
+func textFile(path, text string) entry { return file(path, 0o644, secret.FromString(text)) }
+
+// contents lists what the node is given, in the order of the config.
+func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan) ([]entry, error) {
+	planYAML, err := plan.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	out := []entry{
+		textFile("/etc/hostname", n.Name+"\n"),
+		dir("/etc/kiln", 0o700),
+		file(bootplan.Path, 0o600, secret.New(planYAML)),
+		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n)),
+	}
+	if h := hosts(c); h != "" {
+		out = append(out, textFile("/etc/hosts", h))
+	}
+	if len(c.Time.Servers) > 0 {
+		out = append(out, textFile("/etc/systemd/timesyncd.conf.d/10-kiln.conf", "[Time]\nNTP="+strings.Join(c.Time.Servers, " ")+"\n"))
+	}
+	if n.Role != spec.RoleControlPlane {
+		return out, nil
+	}
+	out = append(out, dir(pkiDir, 0o755), dir(pkiDir+"/etcd", 0o755))
+	for _, ca := range []struct {
+		base string
+		ca   *pki.CA
+	}{{"ca", a.CA}, {"front-proxy-ca", a.FrontProxyCA}, {"etcd/ca", a.EtcdCA}} {
+		if ca.ca.KeyPEM.IsZero() {
+			// kubeadm takes a CA without its key for an external CA and then wants
+			// every certificate ready-made.
+			return nil, fmt.Errorf("the key of CA %s is missing: a control plane signs with it", ca.base)
+		}
+		out = append(out,
+			file(pkiDir+"/"+ca.base+".crt", 0o644, secret.New(ca.ca.CertPEM)),
+			file(pkiDir+"/"+ca.base+".key", 0o600, ca.ca.KeyPEM))
+	}
+	return append(out,
+		file(pkiDir+"/sa.key", 0o600, a.ServiceAccountKey),
+		file(pkiDir+"/sa.pub", 0o600, secret.New(a.ServiceAccountPub))), nil
+}
+
+// networkUnit is the node's systemd.network(5) file.
+func networkUnit(n spec.Node) string {
+	var b strings.Builder
+	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
+	line("[Match]")
+	if n.Interface.MAC != "" {
+		line("MACAddress=%s", n.Interface.MAC)
+	}
+	if n.Interface.Name != "" {
+		line("Name=%s", n.Interface.Name)
+	}
+	if n.Interface.Name == "" {
+		// Not bridges, VXLAN and the host's ends of pod interfaces: those have a
+		// kind, belong to the CNI, and may share the MAC of a real interface.
+		line("Type=ether")
+		line("Kind=!*")
+	}
+	line("\n[Network]")
+	if n.Static() {
+		line("Address=%s", n.Address)
+		if n.Gateway.IsValid() {
+			line("Gateway=%s", n.Gateway)
+		}
+	} else {
+		line("DHCP=yes")
+	}
+	for _, a := range n.Nameservers {
+		line("DNS=%s", a)
+	}
+	if !n.Static() {
+		// By MAC, a lease survives a factory reset, which makes a new machine ID:
+		// etcd and the API server need the address to stay.
+		line("\n[DHCPv4]\nClientIdentifier=mac\nUseHostname=no")
+		line("\n[DHCPv6]\nUseHostname=no")
+	}
+	return b.String()
+}
+
+// hosts makes the name of the control-plane endpoint resolvable where the
+// cluster file alone says which address it has: one control plane, static. Then
+// the first boot needs no DNS. Otherwise it is "" and the image's own file stays.
+func hosts(c *spec.Cluster) string {
+	if c.ControlPlaneEndpoint == "" {
+		return ""
+	}
+	host, _, err := bootplan.SplitEndpoint(c.ControlPlaneEndpoint)
+	if err != nil {
+		return ""
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return ""
+	}
+	cps := c.ControlPlanes()
+	if len(cps) != 1 || !cps[0].Static() {
+		return ""
+	}
+	return "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + cps[0].Address.Addr().String() + " " + host + "\n"
+}

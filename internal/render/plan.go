@@ -1,0 +1,63 @@
+package render
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/spec"
+	"github.com/kiln-os/kiln/pki"
+)
+
+// bootPlan makes the node's boot plan.
+func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, error) {
+	r, err := role(c, n)
+	if err != nil {
+		return bootplan.Plan{}, err
+	}
+	p := bootplan.Plan{
+		APIVersion: bootplan.APIVersion,
+		Kind:       bootplan.Kind,
+		Role:       r,
+		Cluster: bootplan.Cluster{
+			Name:                 c.Name,
+			KubernetesVersion:    c.KubernetesVersion,
+			ControlPlaneEndpoint: c.ControlPlaneEndpoint,
+			PodSubnets:           texts(c.Network.PodSubnets),
+			ServiceSubnets:       texts(c.Network.ServiceSubnets),
+			DNSDomain:            c.Network.DNSDomain,
+			EncryptionAlgorithm:  string(c.EncryptionAlgorithm),
+			PodNetwork:           string(c.Network.Plugin),
+		},
+		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: n.Taints},
+		Tokens:   []bootplan.Token{{ID: a.Token.ID, Secret: a.Token.Secret, Expires: a.Token.Expires}},
+		Timeouts: c.Timeouts,
+	}
+	for _, s := range c.CertSANs {
+		// kubeadm keeps them in lower case in its configuration.
+		p.Cluster.CertSANs = append(p.Cluster.CertSANs, strings.ToLower(s))
+	}
+	if n.Role == spec.RoleControlPlane && n.Static() {
+		p.Node.AdvertiseAddress = n.Address.Addr().String()
+	}
+	if r != bootplan.RoleInit {
+		endpoint, err := c.Endpoint()
+		if err != nil {
+			return bootplan.Plan{}, err
+		}
+		pin, err := a.Pin()
+		if err != nil {
+			return bootplan.Plan{}, err
+		}
+		p.Discovery = &bootplan.Discovery{Endpoint: endpoint, CACertHashes: []string{pin}}
+	}
+	return p, p.Validate()
+}
+
+func texts(prefixes []netip.Prefix) []string {
+	out := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		out[i] = p.String()
+	}
+	return out
+}

@@ -1,0 +1,232 @@
+// Package spec is the cluster file: its types, its defaults, and Parse, which
+// reads it strictly and reports every mistake in one run.
+package spec
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/pki"
+)
+
+// APIVersion and Kind identify a cluster file.
+const (
+	APIVersion = "kiln-os.dev/v1alpha1"
+	Kind       = "Cluster"
+)
+
+// Defaults of the cluster file; those of networking are kubeadm's, except for
+// the pod subnet, which is the one flannel's own manifests use.
+const (
+	DefaultKubernetesVersion = "v1.37.2"
+	DefaultPodSubnet         = "10.244.0.0/16"
+	DefaultServiceSubnet     = "10.96.0.0/12"
+	DefaultDNSDomain         = "cluster.local"
+	DefaultTokenTTL          = 24 * time.Hour
+)
+
+// Role is what a node is in the cluster.
+type Role string
+
+// The roles.
+const (
+	RoleControlPlane Role = "control-plane"
+	RoleWorker       Role = "worker"
+)
+
+// Plugin is the pod network that Kiln installs.
+type Plugin string
+
+// The plugins.
+const (
+	PluginFlannel Plugin = "flannel"
+	PluginNone    Plugin = "none" // the user installs one
+)
+
+// Cluster is the whole file, with defaults applied.
+type Cluster struct {
+	APIVersion        string `json:"apiVersion"`
+	Kind              string `json:"kind"`
+	Name              string `json:"name"`
+	KubernetesVersion string `json:"kubernetesVersion"`
+	// ControlPlaneEndpoint is the host or host:port all nodes and users reach the
+	// API at; empty means the address of the one control-plane node.
+	ControlPlaneEndpoint string        `json:"controlPlaneEndpoint"`
+	EncryptionAlgorithm  pki.Algorithm `json:"encryptionAlgorithm"`
+	// CertSANs are further names and addresses in the API server's certificate.
+	CertSANs []string          `json:"certSANs"`
+	Network  Network           `json:"network"`
+	Nodes    []Node            `json:"nodes"`
+	SSH      SSH               `json:"ssh"`
+	Time     Time              `json:"time"`
+	Tokens   Tokens            `json:"tokens"`
+	Timeouts bootplan.Timeouts `json:"timeouts"`
+}
+
+// Network is the cluster's addresses and names.
+type Network struct {
+	PodSubnets     []netip.Prefix `json:"podSubnets"`     // one per address family
+	ServiceSubnets []netip.Prefix `json:"serviceSubnets"` // one per address family
+	DNSDomain      string         `json:"dnsDomain"`
+	Plugin         Plugin         `json:"plugin"`
+	// Nameservers serve the nodes that name none of their own.
+	Nameservers []netip.Addr `json:"nameservers"`
+}
+
+// Node is one machine.
+type Node struct {
+	Name    string `json:"name"`
+	Role    Role   `json:"role"`
+	Profile string `json:"profile"`
+	// Address is static, with its prefix length (10.0.2.15/24); without one the node asks DHCP.
+	Address     netip.Prefix `json:"address"`
+	Gateway     netip.Addr   `json:"gateway"`
+	Nameservers []netip.Addr `json:"nameservers"`
+	Interface   Interface    `json:"interface"`
+	// Labels and Taints of the Kubernetes node. Nil Taints are the role's
+	// default, an empty list is none.
+	Labels map[string]string `json:"labels"`
+	Taints []bootplan.Taint  `json:"taints"`
+}
+
+// Static reports whether the node has a fixed address.
+func (n Node) Static() bool { return n.Address.IsValid() }
+
+// Interface picks the network interface; empty means any Ethernet.
+type Interface struct {
+	MAC  string `json:"mac"`  // lower case, with colons
+	Name string `json:"name"` // "enp1s0"; * matches any characters
+}
+
+// SSH is access for root.
+type SSH struct {
+	AuthorizedKeys []string `json:"authorizedKeys"` // lines of an authorized_keys file
+}
+
+// Time is where nodes get the time from.
+type Time struct {
+	Servers []string `json:"servers"` // names or addresses; empty means the system's default
+}
+
+// Tokens is about the bootstrap token.
+type Tokens struct {
+	TTL *Duration `json:"ttl"` // from the cluster's creation; 0s means for ever
+}
+
+// Duration is a time.Duration written as Go does: "24h".
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return err
+	}
+	if v < 0 {
+		return errors.New("it is negative")
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// TokenTTL is the life of the bootstrap token; 0 means for ever.
+func (c *Cluster) TokenTTL() time.Duration {
+	if c.Tokens.TTL == nil {
+		return DefaultTokenTTL
+	}
+	return time.Duration(*c.Tokens.TTL)
+}
+
+// ControlPlanes returns the control-plane nodes in the file's order; the first
+// one creates the cluster.
+func (c *Cluster) ControlPlanes() []Node {
+	var out []Node
+	for _, n := range c.Nodes {
+		if n.Role == RoleControlPlane {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Node returns the node with the given name.
+func (c *Cluster) Node(name string) (Node, bool) {
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return Node{}, false
+}
+
+// Endpoint is the host:port at which users and joining nodes reach the API: the
+// control-plane endpoint, or the first control plane's static address.
+func (c *Cluster) Endpoint() (string, error) {
+	if c.ControlPlaneEndpoint != "" {
+		host, port, err := bootplan.SplitEndpoint(c.ControlPlaneEndpoint)
+		if err != nil {
+			return "", fmt.Errorf("controlPlaneEndpoint: %w", err)
+		}
+		return net.JoinHostPort(host, strconv.Itoa(port)), nil
+	}
+	cps := c.ControlPlanes()
+	if len(cps) == 0 || !cps[0].Static() {
+		return "", errors.New("the API has no address: set controlPlaneEndpoint, or give the first control-plane node a static address")
+	}
+	return net.JoinHostPort(cps[0].Address.Addr().String(), strconv.Itoa(bootplan.DefaultAPIPort)), nil
+}
+
+// applyDefaults fills what the file leaves open.
+func (c *Cluster) applyDefaults() {
+	if c.KubernetesVersion == "" {
+		c.KubernetesVersion = DefaultKubernetesVersion
+	}
+	if c.EncryptionAlgorithm == "" {
+		c.EncryptionAlgorithm = pki.DefaultAlgorithm
+	}
+	if len(c.Network.PodSubnets) == 0 {
+		c.Network.PodSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultPodSubnet)}
+	}
+	if len(c.Network.ServiceSubnets) == 0 {
+		c.Network.ServiceSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultServiceSubnet)}
+	}
+	if c.Network.DNSDomain == "" {
+		c.Network.DNSDomain = DefaultDNSDomain
+	}
+	if c.Network.Plugin == "" {
+		c.Network.Plugin = PluginFlannel
+	}
+	def := bootplan.DefaultTimeouts()
+	for _, t := range []struct{ have, def *bootplan.Duration }{
+		{&c.Timeouts.Network, &def.Network},
+		{&c.Timeouts.ContainerdUp, &def.ContainerdUp},
+		{&c.Timeouts.ControlPlane, &def.ControlPlane},
+		{&c.Timeouts.KubernetesCall, &def.KubernetesCall},
+		{&c.Timeouts.NodeReady, &def.NodeReady},
+	} {
+		if *t.have == 0 {
+			*t.have = *t.def
+		}
+	}
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		if len(n.Nameservers) == 0 {
+			n.Nameservers = c.Network.Nameservers
+		}
+		if mac, err := net.ParseMAC(n.Interface.MAC); err == nil {
+			n.Interface.MAC = mac.String()
+		}
+	}
+}
+
+//go:embed example.yaml
+var example []byte
+
+// Example is a commented cluster file with one node; it passes Parse.
+func Example() []byte { return append([]byte(nil), example...) }

@@ -1,0 +1,405 @@
+package spec
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/pki"
+)
+
+// validator checks what the values mean. Values that decoding rejected are zero
+// here and already reported.
+type validator struct {
+	*decoder
+	c     *Cluster
+	known Known
+}
+
+// bad reports a mistake in the value at p, unless it was rejected already.
+func (v *validator) bad(p diag.Path, want, format string, a ...any) {
+	if !v.isBad(p) {
+		v.list.Add(v.doc.At(p, fmt.Sprintf(format, a...), want))
+	}
+}
+
+// required reports p if the file has nothing there.
+func (v *validator) required(p diag.Path, want string) bool {
+	if v.doc.Has(p) {
+		return true
+	}
+	v.bad(p, want, "is missing")
+	return false
+}
+
+// subnet is a range of addresses with the place it was given at.
+type subnet struct {
+	prefix netip.Prefix
+	what   string
+	path   diag.Path
+}
+
+func (v *validator) validate() {
+	if v.required(diag.Path{"apiVersion"}, "want "+APIVersion) && v.c.APIVersion != APIVersion {
+		v.bad(diag.Path{"apiVersion"}, "want "+APIVersion, "%q is not a version this program reads", v.c.APIVersion)
+	}
+	if v.required(diag.Path{"kind"}, "want "+Kind) && v.c.Kind != Kind {
+		v.bad(diag.Path{"kind"}, "want "+Kind, "%q is not a kind this program reads", v.c.Kind)
+	}
+	if p := (diag.Path{"name"}); v.required(p, "want a name for the cluster, such as kiln") && len(validation.IsDNS1123Label(v.c.Name)) > 0 {
+		v.bad(p, "want at most 63 of a-z, 0-9 and -, with a letter or digit at both ends", "%q is not a DNS label", v.c.Name)
+	}
+	v.oneOf(diag.Path{"kubernetesVersion"}, v.c.KubernetesVersion, v.known.Versions, "Kubernetes version")
+	var algs []string
+	for _, a := range pki.Algorithms() {
+		algs = append(algs, string(a))
+	}
+	v.oneOf(diag.Path{"encryptionAlgorithm"}, string(v.c.EncryptionAlgorithm), algs, "key algorithm")
+	v.endpoint()
+	for i, s := range v.c.CertSANs {
+		v.host(diag.Path{"certSANs", i}, s, true)
+	}
+	for i, s := range v.c.Time.Servers {
+		v.host(diag.Path{"time", "servers", i}, s, false)
+	}
+	for i, k := range v.c.SSH.AuthorizedKeys {
+		v.sshKey(diag.Path{"ssh", "authorizedKeys", i}, k)
+	}
+	subnets := v.network()
+	v.nodes(subnets)
+	v.checkSingleNode()
+}
+
+// checkSingleNode holds the one rule that this version of Kiln builds clusters of
+// one node only.
+func (v *validator) checkSingleNode() {
+	if n := len(v.c.Nodes); n > 1 {
+		v.bad(diag.Path{"nodes"}, "want exactly one node, of role control-plane", "there are %d nodes, but this version builds single-node clusters", n)
+	}
+}
+
+// oneOf checks a value against a closed set.
+func (v *validator) oneOf(p diag.Path, value string, set []string, what string) {
+	if slices.Contains(set, value) {
+		return
+	}
+	want := "want one of " + strings.Join(set, ", ")
+	if len(set) == 0 {
+		want = "this program knows none"
+	}
+	if near := nearest(value, set); near != "" && len(set) > 1 {
+		want = "did you mean " + near + "? All: " + strings.Join(set, ", ")
+	}
+	v.bad(p, want, "%q is not a known %s", value, what)
+}
+
+func (v *validator) endpoint() {
+	p := diag.Path{"controlPlaneEndpoint"}
+	e := v.c.ControlPlaneEndpoint
+	if e == "" {
+		if v.doc.Has(p) {
+			v.bad(p, "want a host or host:port, or remove the key", "is empty")
+		}
+		return
+	}
+	const want = "want a name or address with or without a port: api.example.org, 10.0.2.15:6443, [fd00::1]:6443"
+	host, _, err := bootplan.SplitEndpoint(e)
+	if err != nil {
+		v.bad(p, want, "%q is not an endpoint", e)
+		return
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "" {
+			v.bad(p, "want an address that every node and user can reach", "%s cannot be the address of a cluster", host)
+		}
+		return
+	}
+	if len(validation.IsDNS1123Subdomain(host)) > 0 {
+		v.bad(p, want, "%q is neither a DNS name in lower case nor an IP address", host)
+	}
+}
+
+// host checks a DNS name or an IP address.
+func (v *validator) host(p diag.Path, s string, wildcard bool) {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return
+	}
+	lower := strings.ToLower(s)
+	if len(validation.IsDNS1123Subdomain(lower)) == 0 || wildcard && len(validation.IsWildcardDNS1123Subdomain(lower)) == 0 {
+		return
+	}
+	v.bad(p, "such as api.example.org or 203.0.113.7", "%q is neither a DNS name nor an IP address", s)
+}
+
+func (v *validator) sshKey(p diag.Path, line string) {
+	const want = "want one line as in ~/.ssh/id_ed25519.pub: ssh-ed25519 AAAA… comment"
+	line = strings.TrimSpace(line)
+	if strings.Contains(line, "PRIVATE KEY") {
+		v.bad(p, want, "this is a private key; it does not belong here")
+		return
+	}
+	if strings.ContainsAny(line, "\r\n") {
+		v.bad(p, want, "there is more than one line in one item")
+		return
+	}
+	if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line)); err != nil {
+		v.bad(p, want, "not an SSH public key")
+	}
+}
+
+// network checks the cluster's subnets and returns the valid ones.
+func (v *validator) network() []subnet {
+	net := v.c.Network
+	p := diag.Path{"network"}
+	if len(validation.IsDNS1123Subdomain(net.DNSDomain)) > 0 {
+		v.bad(p.Child("dnsDomain"), "such as cluster.local", "%q is not a DNS domain", net.DNSDomain)
+	}
+	v.oneOf(p.Child("plugin"), string(net.Plugin), []string{string(PluginFlannel), string(PluginNone)}, "pod network plugin")
+	for i, a := range net.Nameservers {
+		v.unicast(p.Child("nameservers", i), a)
+	}
+	pods := v.family(p.Child("podSubnets"), net.PodSubnets, "pod subnet", func(q diag.Path, s netip.Prefix) {
+		// The node's share is a /24, or a /64 with IPv6, and the controller manager
+		// allocates at most 2^16 shares.
+		node := 24
+		if s.Addr().Is6() {
+			node = 64
+		}
+		if s.Bits() > node {
+			v.bad(q, fmt.Sprintf("want /%d or larger", node), "%s is too small: every node takes a /%d of it", s, node)
+		} else if s.Bits() < node-16 {
+			v.bad(q, fmt.Sprintf("want /%d or smaller", node-16), "%s is too large: Kubernetes divides at most 16 bits among nodes", s)
+		}
+	})
+	services := v.family(p.Child("serviceSubnets"), net.ServiceSubnets, "service subnet", func(q diag.Path, s netip.Prefix) {
+		size := s.Addr().BitLen()
+		if host := size - s.Bits(); host < 4 {
+			v.bad(q, fmt.Sprintf("want /%d or larger", size-4), "%s is too small: cluster DNS gets its tenth address", s)
+		} else if host > 20 {
+			v.bad(q, fmt.Sprintf("want /%d or smaller", size-20), "%s is too large: the API server allows 20 bits for services", s)
+		}
+	})
+	all := append(pods, services...)
+	for i, s := range all {
+		for _, o := range all[:i] {
+			if s.prefix.Overlaps(o.prefix) {
+				v.bad(s.path, "want ranges that share no address", "%s overlaps with %s %s", s.prefix, o.what, o.prefix)
+			}
+		}
+	}
+	for i, s := range services {
+		if len(pods) > i && pods[i].prefix.Addr().Is4() != s.prefix.Addr().Is4() {
+			v.bad(s.path, "want the address families of podSubnets, in the same order", "%s is of another address family than %s", s.prefix, pods[i].prefix)
+		}
+	}
+	if len(services) > len(pods) && len(pods) > 0 {
+		v.bad(services[len(pods)].path, "add a pod subnet of that family", "%s has no pod subnet of its address family", services[len(pods)].prefix)
+	}
+	return all
+}
+
+// family checks a list of subnets, one per address family.
+func (v *validator) family(p diag.Path, list []netip.Prefix, what string, size func(diag.Path, netip.Prefix)) []subnet {
+	var out []subnet
+	given := v.doc.Has(p)
+	if len(list) > 2 {
+		v.bad(p, "want one, or one IPv4 and one IPv6", "there are %d %ss", len(list), what)
+	}
+	for i, s := range list {
+		q := p.Child(i)
+		if !given {
+			q = p // the default: there is no item to point at
+		}
+		if !s.IsValid() {
+			continue
+		}
+		if s.Addr().Is4In6() {
+			v.bad(q, "write the IPv4 form", "%s is an IPv4 subnet in IPv6 form", s)
+			continue
+		}
+		if s != s.Masked() {
+			v.bad(q, fmt.Sprintf("did you mean %s?", s.Masked()), "%s has bits set after its prefix", s)
+			s = s.Masked()
+		}
+		size(q, s)
+		if len(list) == 2 && i == 1 && list[0].IsValid() && s.Addr().Is4() == list[0].Addr().Is4() {
+			v.bad(q, "want one IPv4 and one IPv6", "%s is of the same address family as %s", s, list[0])
+		}
+		out = append(out, subnet{s, what, q})
+	}
+	return out
+}
+
+func (v *validator) unicast(p diag.Path, a netip.Addr) bool {
+	if !a.IsValid() {
+		return false
+	}
+	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6() || a.Zone() != "" || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		v.bad(p, "want an address of one machine, such as 10.0.2.2", "%s is not a unicast address on a network", a)
+		return false
+	}
+	return true
+}
+
+func (v *validator) nodes(subnets []subnet) {
+	p := diag.Path{"nodes"}
+	const want = "want a list with one node of role control-plane"
+	if !v.required(p, want) {
+		return
+	}
+	if len(v.c.Nodes) == 0 {
+		v.bad(p, want, "the list is empty")
+		return
+	}
+	seen := map[string]diag.Path{} // names, addresses and MACs; they cannot be confused
+	unique := func(q diag.Path, s, what string) {
+		if first, dup := seen[s]; dup && s != "" {
+			v.bad(q, "every node needs its own", "%s %s is taken by %s", what, s, first)
+			return
+		}
+		seen[s] = q
+	}
+	control, unknown := 0, false
+	for i, n := range v.c.Nodes {
+		q := p.Child(i)
+		v.node(q, n, subnets)
+		unique(q.Child("name"), n.Name, "name")
+		if n.Static() {
+			unique(q.Child("address"), n.Address.Addr().String(), "address")
+		}
+		unique(q.Child("interface", "mac"), n.Interface.MAC, "MAC address")
+		switch n.Role {
+		case RoleControlPlane:
+			control++
+		case RoleWorker:
+		default:
+			unknown = true // reported; it may be meant as a control plane
+		}
+	}
+	if control == 0 && !unknown {
+		v.bad(p, "give one node the role control-plane", "there is no control-plane node")
+	}
+}
+
+var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.:@*-]{1,15}$`)
+
+func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
+	if q := p.Child("name"); v.required(q, "want a host name, such as kiln-1") {
+		switch {
+		case len(validation.IsDNS1123Subdomain(n.Name)) > 0:
+			v.bad(q, "want a-z, 0-9, - and dots, with a letter or digit at both ends", "%q is not a host name", n.Name)
+		case len(n.Name) > 63:
+			// Linux takes 64 (HOST_NAME_MAX), certificates take 64 in a common
+			// name, and Kubernetes takes 63 in the label kubernetes.io/hostname.
+			v.bad(q, "want at most 63 characters", "the name has %d characters", len(n.Name))
+		case n.Name == "localhost" || strings.HasPrefix(n.Name, "localhost."):
+			v.bad(q, "want a name of its own, such as kiln-1", "%s is every machine's own name", n.Name)
+		}
+	}
+	if q := p.Child("role"); v.required(q, "want control-plane or worker") {
+		v.oneOf(q, string(n.Role), []string{string(RoleControlPlane), string(RoleWorker)}, "role")
+	}
+	if q := p.Child("profile"); v.required(q, "want one of "+strings.Join(v.known.Profiles, ", ")) {
+		v.oneOf(q, n.Profile, v.known.Profiles, "profile")
+	}
+	v.addresses(p, n, subnets)
+	if m := n.Interface.MAC; m != "" {
+		if hw, err := net.ParseMAC(m); err != nil || len(hw) != 6 {
+			v.bad(p.Child("interface", "mac"), "such as 52:54:00:12:34:56", "%q is not an Ethernet address", m)
+		}
+	}
+	if s := n.Interface.Name; s != "" && !interfaceName.MatchString(s) {
+		v.bad(p.Child("interface", "name"), "such as enp1s0 or en*", "%q is not an interface name", s)
+	}
+	for key, value := range n.Labels {
+		q := p.Child("labels", key)
+		if e := validation.IsQualifiedName(key); len(e) > 0 {
+			v.badKey(q, "such as example.org/rack", "%q is not a label key: %s", key, e[0])
+		}
+		if e := validation.IsValidLabelValue(value); len(e) > 0 {
+			v.bad(q, "want at most 63 of a-z, A-Z, 0-9, -, _ and .", "%q is not a label value", value)
+		}
+	}
+	v.taints(p.Child("taints"), n.Taints)
+}
+
+// badKey is bad for the key at p.
+func (v *validator) badKey(p diag.Path, want, format string, a ...any) {
+	if !v.isBad(p) {
+		v.list.Add(v.doc.AtKey(p, fmt.Sprintf(format, a...), want))
+	}
+}
+
+func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
+	for i, a := range n.Nameservers {
+		if v.doc.Has(p.Child("nameservers")) {
+			v.unicast(p.Child("nameservers", i), a)
+		}
+	}
+	if !v.doc.Has(p.Child("address")) {
+		if v.doc.Has(p.Child("gateway")) {
+			v.bad(p.Child("gateway"), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
+		}
+		if n.Role == RoleControlPlane && !v.doc.Has(diag.Path{"controlPlaneEndpoint"}) {
+			v.bad(p.Child("address"), "set controlPlaneEndpoint to a name or address that will lead to this node, or give it a static address",
+				"a control-plane node on DHCP has no address that admin.conf could name")
+		}
+		return
+	}
+	q, a := p.Child("address"), n.Address
+	if !a.IsValid() || !v.unicast(q, a.Addr()) {
+		return
+	}
+	if a.Addr().Is4() && a.Bits() < 31 && (a.Addr() == a.Masked().Addr() || !a.Contains(a.Addr().Next())) {
+		v.bad(q, "want the address of the node itself", "%s is the network or broadcast address of its subnet", a.Addr())
+	}
+	for _, s := range subnets {
+		if a.Masked().Overlaps(s.prefix) {
+			v.bad(q, "want subnets that share no address", "the node's subnet %s overlaps with %s %s", a.Masked(), s.what, s.prefix)
+		}
+	}
+	if svc := v.c.Network.ServiceSubnets; n.Role == RoleControlPlane && svc[0].IsValid() && svc[0].Addr().Is4() != a.Addr().Is4() {
+		v.bad(q, "want an address of the family of the first service subnet", "the API server cannot serve %s from %s", svc[0], a.Addr())
+	}
+	g := p.Child("gateway")
+	if !v.required(g, "want the address of the router in "+a.Masked().String()) || !n.Gateway.IsValid() || !v.unicast(g, n.Gateway) {
+		return
+	}
+	switch {
+	case n.Gateway == a.Addr():
+		v.bad(g, "want the address of the router", "%s is the node itself", n.Gateway)
+	case !a.Contains(n.Gateway) && !n.Gateway.IsLinkLocalUnicast():
+		v.bad(g, "want an address in "+a.Masked().String(), "%s is not on the node's subnet", n.Gateway)
+	}
+}
+
+func (v *validator) taints(p diag.Path, taints []bootplan.Taint) {
+	seen := map[string]bool{}
+	for i, t := range taints {
+		q := p.Child(i)
+		if v.required(q.Child("key"), "such as example.org/dedicated") {
+			if e := validation.IsQualifiedName(t.Key); len(e) > 0 {
+				v.bad(q.Child("key"), "such as example.org/dedicated", "%q is not a taint key", t.Key)
+			}
+		}
+		if e := validation.IsValidLabelValue(t.Value); len(e) > 0 {
+			v.bad(q.Child("value"), "want at most 63 of a-z, A-Z, 0-9, -, _ and .", "%q is not a taint value", t.Value)
+		}
+		if v.required(q.Child("effect"), "want NoSchedule, PreferNoSchedule or NoExecute") {
+			v.oneOf(q.Child("effect"), t.Effect, []string{"NoSchedule", "PreferNoSchedule", "NoExecute"}, "taint effect")
+		}
+		if id := t.Key + "\x00" + t.Effect; t.Key != "" && seen[id] {
+			v.bad(q, "a node has a key and effect once", "taint %s with effect %s is there twice", t.Key, t.Effect)
+		} else {
+			seen[id] = true
+		}
+	}
+}

@@ -1,0 +1,265 @@
+// Package staticpod renders the static pods of a control plane exactly as kubeadm
+// 1.37 does (cmd/kubeadm/app/phases/controlplane, .../phases/etcd and
+// .../util/staticpod): kubeadm upgrade compares what it finds with what it would
+// write. One difference is meant: the proxy variables of firstboot's own
+// environment are not passed on, because what reaches a local etcd and a service
+// network through a proxy does not reach it at all.
+package staticpod
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/nodeconfig"
+)
+
+// Annotations that kubeadm reads back to find an API server's and an etcd
+// member's address.
+const (
+	APIServerEndpointAnnotation = "kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"
+	EtcdClientURLsAnnotation    = "kubeadm.kubernetes.io/etcd.advertise-client-urls"
+)
+
+// Names of the components; each is the name of its pod, container, program and manifest.
+const (
+	APIServer         = "kube-apiserver"
+	ControllerManager = "kube-controller-manager"
+	Scheduler         = "kube-scheduler"
+	Etcd              = "etcd"
+)
+
+// Ports of the components besides the API server's.
+const (
+	ControllerManagerPort = 10257
+	SchedulerPort         = 10259
+	etcdClientPort        = 2379
+	etcdPeerPort          = 2380
+	etcdMetricsPort       = 2381
+)
+
+// probePort is the name by which all probes refer to a container's port.
+const probePort = "probe-port"
+
+// component is one row of the table of static pods.
+type component struct {
+	name, image   string
+	command       []string
+	env           []Env
+	cpu, memory   string // requests; "" means none
+	port          int32
+	host          string // of the probes
+	scheme        corev1.URIScheme
+	live, ready   string // paths of the probes; ready "" means no readiness probe
+	startup       string
+	volumes       []volume
+	annotations   map[string]string
+	unsortedMount bool // mounts in the order of volumes
+}
+
+type volume struct {
+	name, path string
+	readOnly   bool
+	file       bool
+}
+
+// caCertDirs are mounted beside /etc/ssl/certs if the host has them, because
+// /etc/ssl/certs may hold links into them.
+var caCertDirs = []string{
+	"/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-certificates",
+	"/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
+}
+
+// ControlPlane returns the pods of the API server, the controller manager and the
+// scheduler. paths is asked which of the folders with CA certificates exist.
+func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error) {
+	certs := []volume{
+		{name: "k8s-certs", path: pkiDir, readOnly: true},
+		{name: "ca-certs", path: "/etc/ssl/certs", readOnly: true},
+	}
+	for _, d := range caCertDirs {
+		st, err := os.Stat(filepath.Join(paths.Root, d))
+		switch {
+		case err == nil && st.IsDir():
+			certs = append(certs, volume{name: strings.ReplaceAll(d, "/", "-")[1:], path: d, readOnly: true})
+		case err != nil && !os.IsNotExist(err):
+			return nil, err
+		}
+	}
+	conf := func(name string) volume {
+		return volume{name: "kubeconfig", path: confDir + "/" + name + ".conf", readOnly: true, file: true}
+	}
+	version := cfg.Plan.Cluster.KubernetesVersion
+	table := []component{
+		{
+			name: APIServer, image: kubernetesImage(APIServer, version), cpu: "250m",
+			command: command(APIServer, apiServerArgs(cfg), nil),
+			port:    bootplan.DefaultAPIPort, host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
+			live: "/livez", ready: "/readyz", startup: "/livez",
+			volumes:     certs,
+			annotations: map[string]string{APIServerEndpointAnnotation: cfg.LocalAPIEndpoint()},
+		},
+		{
+			name: ControllerManager, image: kubernetesImage(ControllerManager, version), cpu: "200m",
+			command: command(ControllerManager, controllerManagerArgs(cfg), LeaderElectionArgs()),
+			port:    ControllerManagerPort, host: "127.0.0.1", scheme: corev1.URISchemeHTTPS,
+			live: "/healthz", startup: "/healthz",
+			volumes: append(certs[:len(certs):len(certs)], conf("controller-manager")),
+		},
+		{
+			name: Scheduler, image: kubernetesImage(Scheduler, version), cpu: "100m",
+			command: command(Scheduler, schedulerArgs(), LeaderElectionArgs()),
+			port:    SchedulerPort, host: "127.0.0.1", scheme: corev1.URISchemeHTTPS,
+			live: "/livez", ready: "/readyz", startup: "/livez",
+			volumes: []volume{conf("scheduler")},
+		},
+	}
+	var pods []corev1.Pod
+	for _, c := range table {
+		pod, err := c.pod(startupTimeout(cfg))
+		if err != nil {
+			return nil, err
+		}
+		pods = append(pods, pod)
+	}
+	return pods, nil
+}
+
+// EtcdPod returns the pod of a local etcd that starts a new cluster.
+func EtcdPod(cfg nodeconfig.Config) (corev1.Pod, error) {
+	return component{
+		name: Etcd, image: EtcdImage, cpu: "100m", memory: "100Mi",
+		command: command(Etcd, etcdArgs(cfg), nil),
+		env:     EtcdExtraEnvs(),
+		port:    etcdMetricsPort, host: loopback(cfg), scheme: corev1.URISchemeHTTP,
+		live: "/livez", ready: "/readyz", startup: "/readyz",
+		// kubeadm upgrade looks for the volume etcd-data.
+		volumes:       []volume{{name: "etcd-data", path: etcdDir}, {name: "etcd-certs", path: pki("etcd")}},
+		unsortedMount: true,
+		annotations:   map[string]string{EtcdClientURLsAnnotation: etcdURL(cfg.AdvertiseAddress.String(), etcdClientPort)},
+	}.pod(startupTimeout(cfg))
+}
+
+// startupTimeout is how long the kubelet lets a component start before it kills
+// it: kubeadm's timeouts.controlPlaneComponentHealthCheck, for which the boot plan
+// has a more patient value.
+func startupTimeout(cfg nodeconfig.Config) time.Duration {
+	return time.Duration(cfg.Plan.Timeouts.ControlPlane)
+}
+
+func (c component) pod(startup time.Duration) (corev1.Pod, error) {
+	requests := corev1.ResourceList{}
+	for name, v := range map[corev1.ResourceName]string{corev1.ResourceCPU: c.cpu, corev1.ResourceMemory: c.memory} {
+		if v == "" {
+			continue
+		}
+		q, err := resource.ParseQuantity(v)
+		if err != nil {
+			return corev1.Pod{}, fmt.Errorf("static pod %s: %s %q: %w", c.name, name, v, err)
+		}
+		requests[name] = q
+	}
+	container := corev1.Container{
+		Name: c.name, Image: c.image, ImagePullPolicy: corev1.PullIfNotPresent, Command: c.command,
+		Resources:     corev1.ResourceRequirements{Requests: requests},
+		Ports:         []corev1.ContainerPort{{Name: probePort, ContainerPort: c.port, Protocol: corev1.ProtocolTCP}},
+		LivenessProbe: c.probe(c.live, 10, 8, 10),
+		StartupProbe:  c.probe(c.startup, 10, int32((startup+10*time.Second-1)/(10*time.Second)), 10),
+	}
+	if c.ready != "" {
+		container.ReadinessProbe = c.probe(c.ready, 0, 3, 1)
+	}
+	for _, e := range c.env {
+		container.Env = append(container.Env, corev1.EnvVar{Name: e.Name, Value: e.Value})
+	}
+	var volumes []corev1.Volume
+	for _, v := range c.volumes {
+		kind := corev1.HostPathDirectoryOrCreate
+		if v.file {
+			kind = corev1.HostPathFileOrCreate
+		}
+		volumes = append(volumes, corev1.Volume{Name: v.name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: v.path, Type: &kind}}})
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: v.name, MountPath: v.path, ReadOnly: v.readOnly})
+	}
+	sort.Slice(volumes, func(i, j int) bool { return volumes[i].Name < volumes[j].Name })
+	if m := container.VolumeMounts; !c.unsortedMount {
+		sort.Slice(m, func(i, j int) bool { return m[i].Name < m[j].Name })
+	}
+	priority := int32(2000001000) // of the class system-node-critical
+	return corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: c.name, Namespace: metav1.NamespaceSystem,
+			Labels:      map[string]string{"component": c.name, "tier": "control-plane"},
+			Annotations: c.annotations,
+		},
+		Spec: corev1.PodSpec{
+			Containers:        []corev1.Container{container},
+			Priority:          &priority,
+			PriorityClassName: "system-node-critical",
+			HostNetwork:       true,
+			Volumes:           volumes,
+			SecurityContext:   &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+		},
+	}, nil
+}
+
+// probe makes an HTTP probe; delay and period are in seconds.
+func (c component) probe(path string, delay, failures, period int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+			Host: c.host, Path: path, Port: intstr.FromString(probePort), Scheme: c.scheme,
+		}},
+		InitialDelaySeconds: delay, TimeoutSeconds: 15, FailureThreshold: failures, PeriodSeconds: period,
+	}
+}
+
+// Marshal renders a pod as YAML. Same input, same bytes.
+func Marshal(pod corev1.Pod) ([]byte, error) {
+	out, err := yaml.Marshal(pod)
+	if err != nil {
+		return nil, fmt.Errorf("static pod %s: %w", pod.Name, err)
+	}
+	return out, nil
+}
+
+// Write puts the pod's manifest into the kubelet's folder. A manifest that is the
+// same already is left alone, so that the kubelet does not restart the pod. The
+// temporary file begins with a dot: the kubelet takes any other file for a pod.
+func Write(paths host.Paths, pod corev1.Pod) (changed bool, err error) {
+	data, err := Marshal(pod)
+	if err != nil {
+		return false, err
+	}
+	if err := os.MkdirAll(paths.Manifests(), 0o700); err != nil {
+		return false, err
+	}
+	path := filepath.Join(paths.Manifests(), pod.Name+".yaml")
+	old, err := os.ReadFile(path)
+	switch {
+	case err == nil && bytes.Equal(old, data):
+		return false, nil
+	case err != nil && !os.IsNotExist(err):
+		return false, err
+	}
+	return true, atomicfile.WriteFile(path, data, 0o600)
+}
+
+func etcdURL(host string, port int) string { return "https://" + hostPort(host, port) }
+
+func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
