@@ -6,8 +6,7 @@ import (
 )
 
 // The versions of what is compiled. Each stands in the go.mod of its module too,
-// where the checksums are; a test compares them. A version's tag in a container
-// image's name is kubeadm's and stands in package staticpod.
+// where the checksums are; a test compares them.
 const (
 	KubernetesVersion = "v1.37.2"
 	EtcdVersion       = "v3.7.0"

@@ -19,7 +19,9 @@ import (
 // Closure returns the sorted paths of everything that the files at roots need to
 // be executed or opened: themselves, their ELF interpreters and libraries
 // (DT_NEEDED, with DT_RUNPATH or DT_RPATH and $ORIGIN, see ld.so(8)), and the
-// symbolic links on the way. Roots that are no ELF files are returned as they are.
+// symbolic links to files on the way. Roots that are no ELF files are returned as
+// they are. In a tree without the links of a merged /usr (/lib64 and the like),
+// paths below them are looked for in /usr: whoever uses the result adds the links.
 func Closure(t *tree.Tree, roots []string) ([]string, error) {
 	w := walker{t: t, done: map[string]bool{}, dirs: libraryDirs(t)}
 	for _, r := range roots {
@@ -117,7 +119,8 @@ func (w *walker) add(p, by string, inherited []string) error {
 // links records the symbolic links from p to a file and returns the file's path.
 func (w *walker) links(p, by string) (string, error) {
 	for hops := 0; hops < 40; hops++ {
-		dir, err := w.t.Resolve(path.Dir("/" + tree.Clean(p)))
+		p = w.mergeUsr(tree.Clean(p))
+		dir, err := w.t.Resolve(path.Dir("/" + p))
 		if err != nil {
 			return "", err
 		}
@@ -145,10 +148,23 @@ func (w *walker) links(p, by string) (string, error) {
 	return "", fmt.Errorf("/%s: too many levels of symbolic links", p)
 }
 
+// mergeUsr moves a path below /bin, /sbin, /lib or /lib64 to /usr if the tree has
+// no such folder or link.
+func (w *walker) mergeUsr(p string) string {
+	top, _, below := strings.Cut(p, "/")
+	switch top {
+	case "bin", "sbin", "lib", "lib64":
+		if below && w.t.Get(top) == nil {
+			return "usr/" + p
+		}
+	}
+	return p
+}
+
 // find looks for the library name in dirs; a file for another machine is passed over.
 func (w *walker) find(name string, dirs []string, want elf.FileHeader) (string, error) {
 	for _, d := range dirs {
-		p := tree.Clean(d + "/" + name)
+		p := w.mergeUsr(tree.Clean(d + "/" + name))
 		_, e, err := w.t.Lookup(p)
 		if err != nil || e.Type != tree.File {
 			continue

@@ -76,7 +76,7 @@ var etcFiles = map[string]string{
 	"etc/networks":                            "default\t0.0.0.0\nloopback\t127.0.0.0\nlink-local\t169.254.0.0\n",
 	"etc/locale.conf":                         "LANG=C.UTF-8\n",
 	"etc/shells":                              "/bin/sh\n/bin/bash\n/usr/bin/bash\n",
-	"etc/issue":                               "Kiln: Kubernetes node \\n (\\l)\\n\\n",
+	"etc/issue":                               "Kiln: Kubernetes node \\n (\\l)\n\n",
 	"etc/motd":                                "",
 	"etc/fstab":                               "# The partitions are mounted by the initramfs.\n",
 	"etc/environment":                         "",

@@ -26,6 +26,7 @@ import (
 	"github.com/kiln-os/kiln/images/verity"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
 )
 
@@ -54,6 +55,7 @@ type inputs struct {
 	profile  profiles.Profile
 	packages *tree.Tree
 	programs programs
+	payload  payload.Result
 	time     time.Time
 	release  string
 }
@@ -108,7 +110,7 @@ func makeBase(ctx context.Context, in inputs, tools *hosttools.Tools, dir string
 	}
 
 	step("compose container images")
-	names, err := addImages(ctx, t, in, dir)
+	names, err := addImages(t, in)
 	if err != nil {
 		return err
 	}

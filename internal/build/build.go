@@ -176,7 +176,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		return nil, err
 	}
 	o.Progress.Step("compile the payload for " + a.Go)
-	programs, err := buildPrograms(ctx, o, a)
+	programs, compiled, err := buildPrograms(ctx, o, a)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		if err != nil {
 			return err
 		}
-		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, time: stamp, release: o.Release}, tools, tmp, step)
+		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: compiled, time: stamp, release: o.Release}, tools, tmp, step)
 	})
 	if err != nil {
 		return nil, err

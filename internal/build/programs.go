@@ -37,21 +37,21 @@ type programs map[string]program
 type program struct{ path, sha256 string }
 
 // buildPrograms compiles the payload and firstboot, as far as the cache does not have them.
-func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, error) {
+func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, payload.Result, error) {
 	source, err := payload.FindSource(o.Source)
 	if err != nil {
-		return nil, err
+		return nil, payload.Result{}, err
 	}
 	r, err := payload.Build(ctx, payload.Options{Arch: a, CacheDir: o.Cache.Path(), SourceDir: source, Progress: o.Progress.Log})
 	if err != nil {
-		return nil, err
+		return nil, r, err
 	}
 	ps := programs{}
 	for _, b := range r.Binaries {
 		ps[b.Name] = program{b.Path, b.SHA256}
 	}
 	ps[firstbootProgram], err = buildFirstboot(ctx, o, a, filepath.Dir(source))
-	return ps, err
+	return ps, r, err
 }
 
 // buildFirstboot compiles firstboot out of the checkout. The go command's own

@@ -20,9 +20,10 @@ func config() nodeconfig.Config {
 	}
 }
 
-// TestGolden holds the documents that kubeadm 1.37.2 writes for this cluster on a
-// host without systemd-resolved: the files by `kubeadm init phase kubelet-start`, the
-// ConfigMap by `kubeadm init phase upload-config kubelet`.
+// TestGolden: config.yaml and instance-config.yaml are what kubeadm 1.37.2 writes
+// with `kubeadm init phase kubelet-start` on a host without systemd-resolved.
+// configmap.yaml is that config.yaml with the node's containerRuntimeEndpoint
+// emptied by hand; it is not kubeadm's own output.
 func TestGolden(t *testing.T) {
 	node, err := ForNode(config())
 	if err != nil {

@@ -1,0 +1,113 @@
+package oci
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kiln-os/kiln/images/tree"
+)
+
+// Annotations of an image in the layout's index. containerd takes the name from
+// the first; the second is the one of the OCI image layout specification.
+const (
+	annotationImageName = "io.containerd.image.name"
+	annotationRefName   = "org.opencontainers.image.ref.name"
+)
+
+// refForm is a full image name: a host with a dot, a path, a tag.
+var refForm = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+
+// WriteLayout puts an OCI image layout with all images into t below prefix: one
+// index, and every blob once, however many images have it. All files in layers
+// have the time mtime, which is also the images' creation time. The result depends
+// on nothing else, not even on the order of images.
+//
+// Layers are written out when their content in t is read, so the images' trees
+// must not change until then.
+func WriteLayout(t *tree.Tree, prefix string, images []Image, mtime time.Time) error {
+	images = slices.Clone(images)
+	slices.SortFunc(images, func(a, b Image) int { return strings.Compare(a.Ref, b.Ref) })
+	layers := map[*tree.Tree]*layer{}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for n, i := range images {
+		if !refForm.MatchString(i.Ref) {
+			return fmt.Errorf("image name %q: a full name with a tag is right, such as registry.k8s.io/pause:3.10", i.Ref)
+		}
+		if n > 0 && images[n-1].Ref == i.Ref {
+			return fmt.Errorf("image %s is there twice", i.Ref)
+		}
+		if len(i.Layers) == 0 {
+			return fmt.Errorf("image %s has no layers", i.Ref)
+		}
+		var mine []*layer
+		for _, lt := range i.Layers {
+			l := layers[lt]
+			if l == nil {
+				var err error
+				if l, err = newLayer(lt, mtime); err != nil {
+					return fmt.Errorf("image %s: layer: %w", i.Ref, err)
+				}
+				layers[lt] = l
+			}
+			addBlob(t, prefix, l.hash, l.content)
+			mine = append(mine, l)
+		}
+		img, err := i.build(mine, mtime)
+		if err != nil {
+			return err
+		}
+		if err := addImage(t, prefix, img); err != nil {
+			return fmt.Errorf("image %s: %w", i.Ref, err)
+		}
+		p := i.platform()
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
+			Platform:    &p,
+			Annotations: map[string]string{annotationImageName: i.Ref, annotationRefName: i.Ref},
+		}})
+	}
+	raw, err := index.RawManifest()
+	if err != nil {
+		return fmt.Errorf("image index: %w", err)
+	}
+	t.AddFile(path.Join(prefix, "index.json"), 0o644, raw)
+	t.AddFile(path.Join(prefix, "oci-layout"), 0o644, []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	return nil
+}
+
+// addImage adds the image's manifest and configuration.
+func addImage(t *tree.Tree, prefix string, img v1.Image) error {
+	manifest, err := img.RawManifest()
+	if err != nil {
+		return err
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return err
+	}
+	addBlob(t, prefix, digest, tree.Bytes(manifest))
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return err
+	}
+	if digest, err = img.ConfigName(); err != nil {
+		return err
+	}
+	addBlob(t, prefix, digest, tree.Bytes(config))
+	return nil
+}
+
+func addBlob(t *tree.Tree, prefix string, digest v1.Hash, c tree.Content) {
+	p := path.Join(prefix, "blobs", digest.Algorithm, digest.Hex)
+	if t.Get(p) == nil {
+		t.Set(p, &tree.Entry{Type: tree.File, Mode: 0o644, Content: c})
+	}
+}
