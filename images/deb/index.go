@@ -21,7 +21,17 @@ type Package struct {
 // Index holds the packages of a suite for one architecture.
 type Index struct {
 	byName    map[string][]*Package
-	providers map[string][]*Package // virtual names
+	providers map[string][]provider // of virtual names
+}
+
+// provider is a package that provides a name, possibly in a version.
+type provider struct {
+	*Package
+	version string
+}
+
+func newIndex() *Index {
+	return &Index{byName: map[string][]*Package{}, providers: map[string][]provider{}}
 }
 
 // maxLine bounds a line of an index; Provides of a large package has some 100 KB.
@@ -103,10 +113,17 @@ func (ix *Index) read(r io.Reader) error {
 
 func (ix *Index) add(p *Package) {
 	ix.byName[p.Name] = append(ix.byName[p.Name], p)
+	if p.provides == "" {
+		return
+	}
 	for _, s := range strings.Split(p.provides, ",") {
-		name, _, _ := strings.Cut(strings.TrimSpace(s), " ")
-		if name, _, _ = strings.Cut(name, ":"); name != "" && name != p.Name {
-			ix.providers[name] = append(ix.providers[name], p)
+		name, version, _ := strings.Cut(strings.TrimSpace(s), "(")
+		name, _, _ = strings.Cut(strings.TrimSpace(name), ":")
+		if name == "" || name == p.Name {
+			continue
 		}
+		// Only "=" is possible here (Debian Policy, section 7.5).
+		version = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(strings.TrimRight(version, ") ")), "="))
+		ix.providers[name] = append(ix.providers[name], provider{p, version})
 	}
 }

@@ -2,10 +2,11 @@ package deb
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,12 +37,38 @@ type LockedPackage struct {
 	SHA256   string `json:"sha256"`
 }
 
-// Resolve verifies the suite, resolves the request and returns the lock.
+// resolverVersion changes when the same request may resolve to something else.
+const resolverVersion = "2"
+
+// Resolve verifies the suite, resolves the request and returns the lock. What one
+// InRelease resolves to never changes, so it is kept, and the indexes are read
+// only for an InRelease or a request that is new.
 func (a *Archive) Resolve(ctx context.Context, arch string, req Request) (*Lock, error) {
 	rel, err := a.Release(ctx)
 	if err != nil {
 		return nil, err
 	}
+	request, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	key := cache.Key(append([]string{"resolution", resolverVersion, rel.SHA256, a.Suite, arch, string(request)}, a.Components...)...)
+	dir, err := a.Cache.Dir("resolutions", key, func(tmp string) error {
+		l, err := a.resolve(ctx, rel, arch, req)
+		if err != nil {
+			return err
+		}
+		return l.Write(filepath.Join(tmp, resolutionFile))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ReadLock(filepath.Join(dir, resolutionFile))
+}
+
+const resolutionFile = "lock.yaml"
+
+func (a *Archive) resolve(ctx context.Context, rel *Release, arch string, req Request) (*Lock, error) {
 	ix, err := a.Packages(ctx, rel, arch)
 	if err != nil {
 		return nil, err
@@ -103,17 +130,16 @@ func ReadLock(path string) (*Lock, error) {
 const parallel = 4
 
 // Fetch gets all packages of the lock and returns their files in its order.
-// progress, if set, is called with the bytes that are there and all bytes.
+// progress, if set, is called with the bytes that are there and all bytes, never
+// by two at once.
 func (a *Archive) Fetch(ctx context.Context, l *Lock, progress func(done, total int64)) ([]string, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var (
-		total int64
-		done  atomic.Int64
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		first error
-		next  atomic.Int64
+		total, done int64
+		wg          sync.WaitGroup
+		mu          sync.Mutex
+		next        atomic.Int64
 	)
 	for _, p := range l.Packages {
 		total += p.Size
@@ -127,28 +153,22 @@ func (a *Archive) Fetch(ctx context.Context, l *Lock, progress func(done, total 
 					return
 				}
 				p := l.Packages[i]
-				path, err := a.Cache.Fetch(ctx, p.SHA256, p.Size, func(ctx context.Context) (io.ReadCloser, error) { return get(ctx, a.Mirror, p.Filename) })
+				file, err := a.fetch(ctx, p.SHA256, p.Size, p.Filename)
 				if err != nil {
-					mu.Lock()
-					if first == nil {
-						first = fetchError(p, err)
-					}
-					mu.Unlock()
-					cancel()
+					cancel(fetchError(p, err)) // the first one counts
 					return
 				}
-				files[i] = path
-				if n := done.Add(p.Size); progress != nil {
-					progress(n, total)
+				files[i] = file
+				mu.Lock()
+				if done += p.Size; progress != nil {
+					progress(done, total)
 				}
+				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
-	if first == nil {
-		first = ctx.Err()
-	}
-	return files, first
+	return files, context.Cause(ctx)
 }
 
 func fetchError(p LockedPackage, err error) error {

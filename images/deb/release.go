@@ -1,16 +1,11 @@
 package deb
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -18,27 +13,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
-	"github.com/xi2/xz"
-
-	"github.com/kiln-os/kiln/internal/cache"
 )
-
-// keyring holds the archive keys of the package debian-archive-keyring.
-//
-//go:embed debian-archive-keyring.gpg
-var keyring []byte
-
-// Archive is where packages come from.
-type Archive struct {
-	Mirror     string // base URL, see FindMirror
-	Suite      string // such as trixie
-	Components []string
-	Cache      *cache.Cache
-	// Keyring replaces the built-in archive keys; a binary OpenPGP keyring.
-	Keyring []byte
-	// Now judges signatures and Valid-Until.
-	Now time.Time
-}
 
 // Release is a verified InRelease file.
 type Release struct {
@@ -51,33 +26,6 @@ type Release struct {
 type fileSum struct {
 	sum  string
 	size int64
-}
-
-const maxInRelease = 4 << 20
-
-// Release fetches and verifies the suite's InRelease.
-func (a *Archive) Release(ctx context.Context) (*Release, error) {
-	r, err := get(ctx, a.Mirror, "dists/"+a.Suite+"/InRelease")
-	if err != nil {
-		return nil, fmt.Errorf("suite %s: %w", a.Suite, err)
-	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxInRelease))
-	if err != nil {
-		return nil, fmt.Errorf("suite %s: InRelease: %w", a.Suite, err)
-	}
-	keys := a.Keyring
-	if keys == nil {
-		keys = keyring
-	}
-	rel, err := verifyRelease(b, keys, a.Now)
-	if err != nil {
-		return nil, fmt.Errorf("suite %s: InRelease: %w", a.Suite, err)
-	}
-	if rel.Suite != a.Suite && rel.Codename != a.Suite {
-		return nil, fmt.Errorf("suite %s: the mirror serves the InRelease of %s (%s)", a.Suite, rel.Codename, rel.Suite)
-	}
-	return rel, nil
 }
 
 // verifyRelease checks the signature of an InRelease file and reads what is signed.
@@ -97,19 +45,33 @@ func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
 	if _, err := openpgp.CheckDetachedSignature(ring, bytes.NewReader(block.Bytes), block.ArmoredSignature.Body, cfg); err != nil {
 		return nil, fmt.Errorf("the signature is not one of Debian's archive keys over this text: %w", err)
 	}
+	rel, err := parseRelease(string(block.Plaintext), now)
+	if err != nil {
+		return nil, err
+	}
 	sum := sha256.Sum256(b)
-	rel := &Release{SHA256: hex.EncodeToString(sum[:]), files: map[string]fileSum{}}
+	rel.SHA256 = hex.EncodeToString(sum[:])
+	return rel, nil
+}
+
+// parseRelease reads the fields of a Release file that are needed here.
+func parseRelease(text string, now time.Time) (*Release, error) {
+	rel := &Release{files: map[string]fileSum{}}
 	var until time.Time
+	var err error
 	section := ""
-	for _, l := range strings.Split(string(block.Plaintext), "\n") {
+	for _, l := range strings.Split(text, "\n") {
 		l = strings.TrimRight(l, "\r")
 		if strings.HasPrefix(l, " ") {
 			f := strings.Fields(l)
-			if section != "SHA256" || len(f) != 3 {
+			if section != "SHA256" {
 				continue
 			}
+			if len(f) != 3 || len(f[0]) != 64 {
+				return nil, fmt.Errorf("line %q is no SHA-256, size and name", l)
+			}
 			n, err := strconv.ParseInt(f[1], 10, 64)
-			if err != nil || n < 0 || len(f[0]) != 64 {
+			if err != nil || n < 0 {
 				return nil, fmt.Errorf("line %q is no SHA-256, size and name", l)
 			}
 			rel.files[f[2]] = fileSum{f[0], n}
@@ -123,20 +85,20 @@ func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
 		case "Codename":
 			rel.Codename = v
 		case "Date":
-			if rel.Date, err = parseDate(v); err != nil {
-				return nil, err
-			}
+			rel.Date, err = parseDate(v)
 		case "Valid-Until":
-			if until, err = parseDate(v); err != nil {
-				return nil, err
-			}
+			until, err = parseDate(v)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", k, err)
 		}
 	}
 	if rel.Date.IsZero() || len(rel.files) == 0 {
 		return nil, errors.New("no Date or no SHA256 list in it")
 	}
 	if !until.IsZero() && now.After(until) {
-		return nil, fmt.Errorf("it was valid until %s: the mirror is out of date, or this machine's clock is wrong (%s)", until.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("dated %s, it was valid until %s: the mirror is out of date, or this machine's clock is wrong (%s)",
+			rel.Date.Format(time.RFC3339), until.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return rel, nil
 }
@@ -147,44 +109,4 @@ func parseDate(s string) (time.Time, error) {
 		return t, fmt.Errorf("date %q: %w", s, err)
 	}
 	return t.UTC(), nil
-}
-
-// Packages fetches, verifies and reads the indexes of one architecture.
-func (a *Archive) Packages(ctx context.Context, rel *Release, arch string) (*Index, error) {
-	ix := &Index{byName: map[string][]*Package{}, providers: map[string][]*Package{}}
-	for _, c := range a.Components {
-		name := c + "/binary-" + arch + "/Packages.xz"
-		want, ok := rel.files[name]
-		if !ok {
-			return nil, fmt.Errorf("suite %s has no %s: is %s one of its architectures and %s one of its components?", a.Suite, name, arch, c)
-		}
-		path, err := a.Cache.Fetch(ctx, want.sum, want.size, func(ctx context.Context) (io.ReadCloser, error) {
-			dir := name[:strings.LastIndex(name, "/")]
-			r, err := get(ctx, a.Mirror, "dists/"+a.Suite+"/"+dir+"/by-hash/SHA256/"+want.sum)
-			if errors.As(err, new(*NotFoundError)) {
-				r, err = get(ctx, a.Mirror, "dists/"+a.Suite+"/"+name)
-			}
-			return r, err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("suite %s of %s, architecture %s: the mirror's %s is not the one that its signed InRelease names: %w", a.Suite, rel.Date.Format(time.RFC3339), arch, name, err)
-		}
-		if err := ix.readFile(path); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return ix, nil
-}
-
-func (ix *Index) readFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	z, err := xz.NewReader(bufio.NewReaderSize(f, 1<<20), 0)
-	if err != nil {
-		return err
-	}
-	return ix.read(z)
 }

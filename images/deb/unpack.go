@@ -1,10 +1,7 @@
 package deb
 
 import (
-	"archive/tar"
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,13 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/xi2/xz"
 
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/cache"
@@ -75,27 +66,11 @@ func Unpack(ctx context.Context, c *cache.Cache, l *Lock, files []string) (*tree
 	}
 	t, owner := tree.New(), map[string]string{}
 	for i, list := range lists {
+		name := l.Packages[i].Name
 		for _, m := range list {
-			e := &tree.Entry{
-				Type: m.Type, Mode: m.Mode, UID: m.UID, GID: m.GID, Link: m.Link, Major: m.Major, Minor: m.Minor, Xattrs: m.Xattrs,
+			if err := place(t, owner, name, m, datas[i]); err != nil {
+				return nil, err
 			}
-			if m.Type == tree.File {
-				e.Content = tree.HostFile{Path: datas[i], Offset: m.Offset, Len: m.Size}
-			}
-			name := l.Packages[i].Name
-			if have := t.Get(m.Path); have != nil {
-				if have.Type == tree.Dir && m.Type == tree.Dir {
-					continue
-				}
-				if have.Type == tree.Symlink && m.Type == tree.Symlink && have.Link == m.Link {
-					continue
-				}
-				if by := owner[m.Path]; by != "" {
-					return nil, fmt.Errorf("/%s is in package %s and in package %s", m.Path, by, name)
-				}
-			}
-			t.Set(m.Path, e)
-			owner[m.Path] = name
 		}
 	}
 	for _, d := range mergedDirs {
@@ -104,6 +79,43 @@ func Unpack(ctx context.Context, c *cache.Cache, l *Lock, files []string) (*tree
 		}
 	}
 	return t, nil
+}
+
+// place adds a package's entry to the tree. owner says which package a path is from.
+func place(t *tree.Tree, owner map[string]string, name string, m member, data string) error {
+	// A folder of one package may be a link in another; dpkg would follow it or
+	// refuse, depending on the order. No package of Debian's should rely on that.
+	for dir := path.Dir(m.Path); dir != "."; dir = path.Dir(dir) {
+		e := t.Get(dir)
+		if e == nil {
+			continue
+		}
+		if e.Type != tree.Dir {
+			return fmt.Errorf("/%s of package %s lies below /%s, which is not a folder in package %s", m.Path, name, dir, owner[dir])
+		}
+		break
+	}
+	if have := t.Get(m.Path); have != nil {
+		switch {
+		case have.Type == tree.Dir && m.Type == tree.Dir && owner[m.Path] != "":
+			return nil
+		case have.Type == tree.Dir && m.Type == tree.Dir:
+			// Made as a parent, without the mode that it has here.
+		case have.Type == tree.Symlink && m.Type == tree.Symlink && have.Link == m.Link:
+			return nil
+		default:
+			return fmt.Errorf("/%s is in package %s and in package %s", m.Path, owner[m.Path], name)
+		}
+	}
+	e := &tree.Entry{
+		Type: m.Type, Mode: m.Mode, UID: m.UID, GID: m.GID, Link: m.Link, Major: m.Major, Minor: m.Minor, Xattrs: m.Xattrs,
+	}
+	if m.Type == tree.File {
+		e.Content = tree.HostFile{Path: data, Offset: m.Offset, Len: m.Size}
+	}
+	t.Set(m.Path, e)
+	owner[m.Path] = name
+	return nil
 }
 
 // unpacked returns the members of a package and the file with their bytes.
@@ -170,117 +182,4 @@ func unpackTo(file, dir string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, indexFile), b, 0o600)
-}
-
-// dataTar finds the data member of a .deb, which is an ar archive (deb(5)), and
-// returns it decompressed.
-func dataTar(r io.Reader) (io.Reader, error) {
-	magic := make([]byte, 8)
-	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != "!<arch>\n" {
-		return nil, errors.New("not a Debian package: no ar archive")
-	}
-	for {
-		h := make([]byte, 60)
-		if _, err := io.ReadFull(r, h); err != nil {
-			return nil, fmt.Errorf("no data.tar in the package: %w", err)
-		}
-		name := strings.TrimRight(strings.TrimSpace(string(h[:16])), "/")
-		size, err := strconv.ParseInt(strings.TrimSpace(string(h[48:58])), 10, 64)
-		if err != nil || size < 0 || !bytes.Equal(h[58:], []byte("`\n")) {
-			return nil, fmt.Errorf("damaged ar header %q", h)
-		}
-		if comp, ok := strings.CutPrefix(name, "data.tar"); ok {
-			return decompress(io.LimitReader(r, size), comp)
-		}
-		if _, err := io.CopyN(io.Discard, r, size+size%2); err != nil {
-			return nil, fmt.Errorf("member %s ends early: %w", name, err)
-		}
-	}
-}
-
-func decompress(r io.Reader, suffix string) (io.Reader, error) {
-	switch suffix {
-	case "":
-		return r, nil
-	case ".gz":
-		return gzip.NewReader(r)
-	case ".xz":
-		return xz.NewReader(r, 0)
-	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		return z.IOReadCloser(), nil
-	}
-	return nil, fmt.Errorf("data.tar%s: unknown compression", suffix)
-}
-
-var tarTypes = map[byte]tree.Type{
-	tar.TypeReg: tree.File, tar.TypeDir: tree.Dir, tar.TypeSymlink: tree.Symlink, tar.TypeLink: tree.Hardlink,
-	tar.TypeChar: tree.CharDev, tar.TypeBlock: tree.BlockDev, tar.TypeFifo: tree.Fifo,
-}
-
-// readTar calls f for every entry but the root.
-func readTar(r io.Reader, f func(member, io.Reader) error) error {
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		kind, ok := tarTypes[h.Typeflag]
-		if !ok {
-			return fmt.Errorf("%s: entry of unknown type %q", h.Name, h.Typeflag)
-		}
-		p := mergeUsr(tree.Clean(h.Name))
-		if p == "" {
-			continue
-		}
-		m := member{
-			Path: p, Type: kind, Mode: uint32(h.Mode) & 0o7777, UID: h.Uid, GID: h.Gid,
-			Major: uint32(h.Devmajor), Minor: uint32(h.Devminor), Size: h.Size,
-		}
-		switch kind {
-		case tree.Symlink:
-			m.Link = h.Linkname
-			if mergedDir(p) {
-				continue // base-files' own /bin -> usr/bin
-			}
-		case tree.Hardlink:
-			m.Link = mergeUsr(tree.Clean(h.Linkname))
-		case tree.Dir:
-			if mergedDir(p) {
-				continue
-			}
-		}
-		for k, v := range h.PAXRecords {
-			if name, ok := strings.CutPrefix(k, "SCHILY.xattr."); ok {
-				if m.Xattrs == nil {
-					m.Xattrs = map[string]string{}
-				}
-				m.Xattrs[name] = v
-			}
-		}
-		if err := f(m, tr); err != nil {
-			return fmt.Errorf("%s: %w", h.Name, err)
-		}
-	}
-}
-
-// mergedDirs are links into /usr on a system with merged /usr.
-var mergedDirs = []string{"bin", "lib", "lib64", "sbin"}
-
-func mergedDir(p string) bool { return slices.Contains(mergedDirs, p) }
-
-// mergeUsr moves what lies in the folders that are links on a merged-/usr system.
-func mergeUsr(p string) string {
-	top, rest, ok := strings.Cut(p, "/")
-	if ok && mergedDir(top) {
-		return path.Join("usr", top, rest)
-	}
-	return p
 }

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"encoding/json"
 	"fmt"
 	"path"
 	"regexp"
@@ -9,8 +10,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kiln-os/kiln/images/tree"
@@ -37,7 +36,7 @@ func WriteLayout(t *tree.Tree, prefix string, images []Image, mtime time.Time) e
 	images = slices.Clone(images)
 	slices.SortFunc(images, func(a, b Image) int { return strings.Compare(a.Ref, b.Ref) })
 	layers := map[*tree.Tree]*layer{}
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
 	for n, i := range images {
 		if !refForm.MatchString(i.Ref) {
 			return fmt.Errorf("image name %q: a full name with a tag is right, such as registry.k8s.io/pause:3.10", i.Ref)
@@ -65,16 +64,15 @@ func WriteLayout(t *tree.Tree, prefix string, images []Image, mtime time.Time) e
 		if err != nil {
 			return err
 		}
-		if err := addImage(t, prefix, img); err != nil {
+		d, err := addImage(t, prefix, img)
+		if err != nil {
 			return fmt.Errorf("image %s: %w", i.Ref, err)
 		}
 		p := i.platform()
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
-			Platform:    &p,
-			Annotations: map[string]string{annotationImageName: i.Ref, annotationRefName: i.Ref},
-		}})
+		d.Platform, d.Annotations = &p, map[string]string{annotationImageName: i.Ref, annotationRefName: i.Ref}
+		index.Manifests = append(index.Manifests, d)
 	}
-	raw, err := index.RawManifest()
+	raw, err := json.Marshal(index)
 	if err != nil {
 		return fmt.Errorf("image index: %w", err)
 	}
@@ -83,26 +81,27 @@ func WriteLayout(t *tree.Tree, prefix string, images []Image, mtime time.Time) e
 	return nil
 }
 
-// addImage adds the image's manifest and configuration.
-func addImage(t *tree.Tree, prefix string, img v1.Image) error {
-	manifest, err := img.RawManifest()
-	if err != nil {
-		return err
-	}
-	digest, err := img.Digest()
-	if err != nil {
-		return err
-	}
-	addBlob(t, prefix, digest, tree.Bytes(manifest))
+// addImage adds the image's manifest and configuration and returns the manifest's
+// descriptor.
+func addImage(t *tree.Tree, prefix string, img v1.Image) (v1.Descriptor, error) {
 	config, err := img.RawConfigFile()
 	if err != nil {
-		return err
+		return v1.Descriptor{}, err
 	}
-	if digest, err = img.ConfigName(); err != nil {
-		return err
+	digest, err := img.ConfigName()
+	if err != nil {
+		return v1.Descriptor{}, err
 	}
 	addBlob(t, prefix, digest, tree.Bytes(config))
-	return nil
+	manifest, err := img.RawManifest()
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	if digest, err = img.Digest(); err != nil {
+		return v1.Descriptor{}, err
+	}
+	addBlob(t, prefix, digest, tree.Bytes(manifest))
+	return v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: int64(len(manifest)), Digest: digest}, nil
 }
 
 func addBlob(t *tree.Tree, prefix string, digest v1.Hash, c tree.Content) {

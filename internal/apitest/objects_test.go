@@ -79,7 +79,7 @@ func superAdmin(t *testing.T, c *Cluster) *rest.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rc.QPS = 100
+	rc.QPS, rc.Host = 100, "https://"+c.Config.LocalAPIEndpoint()
 	return rc
 }
 

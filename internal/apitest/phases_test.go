@@ -185,6 +185,8 @@ func TestPhases(t *testing.T) {
 		c.Config.Plan.Tokens = c.Config.Plan.Tokens[:1]
 	})
 
+	t.Run("ready", func(t *testing.T) { checkReady(t, c, admin) })
+
 	t.Run("repeated", func(t *testing.T) {
 		before := nodeOf(t, admin)
 		runAll(t, c)

@@ -72,7 +72,11 @@ func (c *Cache) Blob(sum string) (path string, ok bool, err error) {
 	if hex.EncodeToString(h.Sum(nil)) == sum {
 		return path, true, nil
 	}
-	return path, false, os.Remove(path)
+	// Another process may have found the same, and removed it first.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", false, err
+	}
+	return path, false, nil
 }
 
 // MismatchError says that fetched bytes are not the ones that were asked for.
@@ -113,6 +117,10 @@ func (c *Cache) Fetch(ctx context.Context, sum string, size int64, open func(con
 		}
 		return nil
 	})
+	// What was fetched is at fault then, not the file it was written to.
+	if m := (*MismatchError)(nil); errors.As(err, &m) {
+		return "", m
+	}
 	return path, err
 }
 
@@ -165,6 +173,24 @@ func (c *Cache) Dir(kind, key string, fill func(tmp string) error) (string, erro
 		return "", err
 	}
 	return final, atomicfile.SyncDir(parent)
+}
+
+// Forget removes the folder for key among those of kind, so that the next use
+// makes it anew. A folder that is not there is no error.
+func (c *Cache) Forget(kind, key string) error {
+	if !digestForm.MatchString(key) {
+		return fmt.Errorf("cache: %q is no SHA-256 in hexadecimal", key)
+	}
+	final := filepath.Join(c.dir, kind, key)
+	unlock, err := lock(final + ".lock")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return os.RemoveAll(final)
 }
 
 // Key is the SHA-256 of the parts, unambiguous as to where each ends.

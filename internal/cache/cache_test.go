@@ -141,3 +141,46 @@ func TestKeysAreUnambiguous(t *testing.T) {
 		t.Error("a path is taken for a digest")
 	}
 }
+
+func TestForget(t *testing.T) {
+	c, key, made := open(t), Key("x"), 0
+	if err := c.Forget("k", key); err != nil {
+		t.Errorf("nothing to forget: %v", err)
+	}
+	fill := func(string) error { made++; return nil }
+	for range 2 {
+		if _, err := c.Dir("k", key, fill); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Forget("k", key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Dir("k", key, fill); err != nil || made != 2 {
+		t.Errorf("made %d times, %v", made, err)
+	}
+	if err := c.Forget("k", "../../x"); err == nil {
+		t.Error("a path is taken for a key")
+	}
+}
+
+func TestOpenMakesAPrivateFolder(t *testing.T) {
+	for name, c := range map[string]struct{ env, value, want string }{
+		"KILN_CACHE":     {"KILN_CACHE", "a", "a"},
+		"XDG_CACHE_HOME": {"XDG_CACHE_HOME", "b", "b/kiln"},
+	} {
+		dir := t.TempDir()
+		t.Setenv("KILN_CACHE", "")
+		t.Setenv(c.env, filepath.Join(dir, c.value))
+		ca, err := Open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := filepath.Join(dir, c.want); ca.Path() != want {
+			t.Errorf("%s: cache in %s, want %s", name, ca.Path(), want)
+		}
+		if st, err := os.Stat(ca.Path()); err != nil || st.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v %v", name, st, err)
+		}
+	}
+}

@@ -12,7 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,9 +79,25 @@ func Ensure(ctx context.Context, set Set, o Options) (*Tools, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tools for this host: %w", err)
 	}
-	lock, err := resolve(ctx, set, host, o)
+	t, err := ensure(ctx, set, host, o)
+	if errors.As(err, new(*deb.NotFoundError)) {
+		// Packages are lost from the cache and replaced in the archive. Nothing asked
+		// for exactly these, so newer ones do.
+		if err := o.Cache.Forget(lockKind, lockKey(set, host)); err != nil {
+			return nil, err
+		}
+		t, err = ensure(ctx, set, host, o)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("tools (%s): %w", strings.Join(set, ", "), err)
+	}
+	return t, nil
+}
+
+func ensure(ctx context.Context, set Set, host arch.Arch, o Options) (*Tools, error) {
+	lock, err := resolve(ctx, set, host, o)
+	if err != nil {
+		return nil, err
 	}
 	digest, err := lock.Digest()
 	if err != nil {
@@ -89,7 +105,7 @@ func Ensure(ctx context.Context, set Set, o Options) (*Tools, error) {
 	}
 	dir, err := o.Cache.Dir("tools", cache.Key("tools", formatVersion, digest), func(tmp string) error { return unpack(ctx, lock, o, tmp) })
 	if err != nil {
-		return nil, fmt.Errorf("tools (%s): %w", strings.Join(set, ", "), err)
+		return nil, err
 	}
 	return &Tools{dir: dir, arch: host, digest: digest}, nil
 }
@@ -97,18 +113,29 @@ func Ensure(ctx context.Context, set Set, o Options) (*Tools, error) {
 // Digest names the exact packages the tools are from.
 func (t *Tools) Digest() string { return t.digest }
 
+// lockKind is the kind of folders with locks in the cache.
+const lockKind = "tool-locks"
+
+// lockKey is the lock's key: what was asked for, not what it resolved to.
+func lockKey(set Set, host arch.Arch) string {
+	return cache.Key(append([]string{"tools-lock", formatVersion, Suite, host.Debian, strings.Join(excluded, " ")}, roots(set)...)...)
+}
+
+func roots(set Set) []string {
+	r := slices.Clone(set)
+	slices.Sort(r)
+	return r
+}
+
 // resolve returns the lock of the set, from the cache if it was resolved before.
 func resolve(ctx context.Context, set Set, host arch.Arch, o Options) (*deb.Lock, error) {
-	roots := append([]string(nil), set...)
-	sort.Strings(roots)
-	key := cache.Key(append([]string{"tools-lock", formatVersion, Suite, host.Debian, strings.Join(excluded, " ")}, roots...)...)
-	dir, err := o.Cache.Dir("tool-locks", key, func(tmp string) error {
+	dir, err := o.Cache.Dir(lockKind, lockKey(set, host), func(tmp string) error {
 		mirror, err := deb.FindMirror(o.Mirror, "/etc/apt")
 		if err != nil {
 			return err
 		}
 		a := &deb.Archive{Mirror: mirror, Suite: Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring}
-		l, err := a.Resolve(ctx, host.Debian, deb.Request{Roots: roots, Exclude: excluded})
+		l, err := a.Resolve(ctx, host.Debian, deb.Request{Roots: roots(set), Exclude: excluded})
 		if err != nil {
 			return err
 		}

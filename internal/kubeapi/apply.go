@@ -121,7 +121,7 @@ func (a *API) ApplyConfigMap(ctx context.Context, want *corev1.ConfigMap) error 
 func (a *API) ApplySecret(ctx context.Context, want *corev1.Secret) error {
 	return apply(ctx, a, "Secret", a.Client.CoreV1().Secrets(want.Namespace), want, func(live, want *corev1.Secret) error {
 		if live.Type != want.Type {
-			return fmt.Errorf("Secret %s/%s has type %s, want %s, which cannot be changed: delete it", want.Namespace, want.Name, live.Type, want.Type)
+			return fmt.Errorf("the Secret %s/%s has type %s, want %s, which cannot be changed: delete it", want.Namespace, want.Name, live.Type, want.Type)
 		}
 		live.Data = want.Data
 		return nil
@@ -133,7 +133,7 @@ func (a *API) ApplySecret(ctx context.Context, want *corev1.Secret) error {
 func (a *API) ApplyService(ctx context.Context, want *corev1.Service) error {
 	return apply(ctx, a, "Service", a.Client.CoreV1().Services(want.Namespace), want, func(live, want *corev1.Service) error {
 		if live.Spec.ClusterIP != want.Spec.ClusterIP {
-			return fmt.Errorf("Service %s/%s has the address %s, want %s, which cannot be changed: delete it", want.Namespace, want.Name, live.Spec.ClusterIP, want.Spec.ClusterIP)
+			return fmt.Errorf("the Service %s/%s has the address %s, want %s, which cannot be changed: delete it", want.Namespace, want.Name, live.Spec.ClusterIP, want.Spec.ClusterIP)
 		}
 		live.Spec.Ports, live.Spec.Selector = want.Spec.Ports, want.Spec.Selector
 		return nil

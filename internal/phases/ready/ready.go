@@ -170,7 +170,9 @@ func podState(p corev1.Pod) string {
 	}
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status != corev1.ConditionTrue {
-			return "not scheduled: " + c.Message
+			// The scheduler's message goes on about preemption.
+			why, _, _ := strings.Cut(c.Message, ". ")
+			return "not scheduled: " + why
 		}
 	}
 	if p.Status.Phase == corev1.PodRunning {

@@ -12,6 +12,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kiln-os/kiln/internal/host"
@@ -22,47 +23,26 @@ import (
 	"github.com/kiln-os/kiln/internal/phase"
 )
 
-const (
-	kubeadmConfig = "kubeadm-config"
-	kubeletConfig = "kubelet-config"
-)
+// upload is a ConfigMap and the name of the Role and RoleBinding that let readers
+// get it.
+type upload struct {
+	configMap *corev1.ConfigMap
+	role      string
+	readers   []rbacv1.Subject
+}
 
-// Run stores both configurations and then lets them be read, in kubeadm's order.
+// Run stores both configurations and lets them be read, in kubeadm's order.
 func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.API, r phase.Report) error {
-	cluster, err := kubeadmconfig.ForCluster(cfg).Marshal()
+	uploads, err := render(cfg)
 	if err != nil {
 		return phase.Permanent(err)
 	}
-	kc, err := kubeletconfig.ForCluster(cfg)
-	if err != nil {
-		return phase.Permanent(err)
-	}
-	kubelet, err := kubeletconfig.Marshal(kc)
-	if err != nil {
-		return phase.Permanent(err)
-	}
-	for _, c := range []struct {
-		name, key string
-		data      []byte
-		role      string
-		signed    bool
-	}{
-		{kubeadmConfig, "ClusterConfiguration", cluster, "kubeadm:nodes-kubeadm-config", false},
-		{kubeletConfig, "kubelet", kubelet, "kubeadm:kubelet-config", true},
-	} {
-		r.Step("storing %s", c.name)
-		cm := &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: c.name},
-			Data:       map[string]string{c.key: string(c.data)},
-		}
-		if c.signed {
-			kubeapi.SignConfigMap(cm)
-		}
-		if err := api.ApplyConfigMap(ctx, cm); err != nil {
+	for _, u := range uploads {
+		r.Step("storing %s", u.configMap.Name)
+		if err := api.ApplyConfigMap(ctx, u.configMap); err != nil {
 			return err
 		}
-		role, binding := kubeapi.ConfigMapReaders(metav1.NamespaceSystem, c.role, c.name,
-			kubeapi.Group(kubeapi.NodeTokenGroup), kubeapi.Group(kubeapi.NodesGroup))
+		role, binding := kubeapi.ConfigMapReaders(u.configMap.Namespace, u.role, u.configMap.Name, u.readers...)
 		if err := api.ApplyRole(ctx, role); err != nil {
 			return err
 		}
@@ -71,4 +51,33 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 		}
 	}
 	return nil
+}
+
+func render(cfg nodeconfig.Config) ([]upload, error) {
+	cluster, err := kubeadmconfig.ForCluster(cfg).Marshal()
+	if err != nil {
+		return nil, err
+	}
+	kc, err := kubeletconfig.ForCluster(cfg)
+	if err != nil {
+		return nil, err
+	}
+	kubelet, err := kubeletconfig.Marshal(kc)
+	if err != nil {
+		return nil, err
+	}
+	tokens, nodes := kubeapi.Group(kubeapi.NodeTokenGroup), kubeapi.Group(kubeapi.NodesGroup)
+	out := []upload{
+		{configMap("kubeadm-config", "ClusterConfiguration", cluster), "kubeadm:nodes-kubeadm-config", []rbacv1.Subject{tokens, nodes}},
+		{configMap("kubelet-config", "kubelet", kubelet), "kubeadm:kubelet-config", []rbacv1.Subject{nodes, tokens}},
+	}
+	kubeapi.SignConfigMap(out[1].configMap)
+	return out, nil
+}
+
+func configMap(name, key string, data []byte) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: name},
+		Data:       map[string]string{key: string(data)},
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +79,11 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 		if len(left) == 0 {
 			return nil
 		}
-		return errors.New(strings.Join(why, "; "))
+		waiting := errors.New(strings.Join(why, "; "))
+		if slices.ContainsFunc(errs, phase.IsPermanent) {
+			return phase.Permanent(waiting)
+		}
+		return waiting
 	})
 }
 
@@ -121,7 +126,10 @@ func ready(ctx context.Context, admin, super *kubeapi.API) error {
 }
 
 func alive(ctx context.Context, api *kubeapi.API) error {
-	_, err := api.Client.Discovery().RESTClient().Get().AbsPath("/livez").DoRaw(ctx)
+	body, err := api.Client.Discovery().RESTClient().Get().AbsPath("/livez").DoRaw(ctx)
+	if err != nil && len(body) > 0 {
+		return fmt.Errorf("it is not alive: %s", summary(string(body)))
+	}
 	return err
 }
 
@@ -141,13 +149,23 @@ func probe(ctx context.Context, client *http.Client, url string) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", resp.Status, lastLine(string(body)))
+		return fmt.Errorf("%s: %s", resp.Status, summary(string(body)))
 	}
 	return nil
 }
 
-// lastLine is the line that sums up a health report.
-func lastLine(s string) string {
-	s = strings.TrimSpace(s)
-	return s[strings.LastIndexByte(s, '\n')+1:]
+// summary is the part of a health report that says what is wrong: the names of
+// the checks that failed, or its last line.
+func summary(report string) string {
+	var failed []string
+	for line := range strings.Lines(report) {
+		if check, ok := strings.CutPrefix(line, "[-]"); ok {
+			failed = append(failed, strings.TrimSpace(check))
+		}
+	}
+	if len(failed) > 0 {
+		return strings.Join(failed, ", ")
+	}
+	report = strings.TrimSpace(report)
+	return report[strings.LastIndexByte(report, '\n')+1:]
 }
