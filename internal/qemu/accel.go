@@ -44,9 +44,11 @@ func (a Accel) args(m arch.QEMU) []string {
 	if a.KVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	// One host thread per guest CPU. The CPU model is the architecture table's:
+	// One host thread per guest CPU. The translated code of a control plane takes
+	// more than QEMU's default of 1 GiB; when the buffer is full all of it is thrown
+	// away, and the guest stands still until it is translated again. The CPU model is the architecture table's:
 	// QEMU's named models crash current kernels under emulation.
-	return []string{"-accel", "tcg,thread=multi", "-cpu", m.CPU}
+	return []string{"-accel", "tcg,thread=multi,tb-size=2048", "-cpu", m.CPU}
 }
 
 // probeTime bounds the KVM probe. Firmware needs about a second where KVM works;

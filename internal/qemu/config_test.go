@@ -79,7 +79,7 @@ func TestArgs(t *testing.T) {
 	}
 	got := strings.Join(c.args("/fw/code.fd"), " ")
 	for _, want := range []string{
-		"-nodefaults", "-no-user-config", "-display none", "-machine q35", "-accel tcg,thread=multi -cpu max", "-m 512 -smp 3",
+		"-nodefaults", "-no-user-config", "-display none", "-machine q35", "-accel tcg,thread=multi,tb-size=2048 -cpu max", "-m 512 -smp 3",
 		"if=pflash,unit=0,format=raw,readonly=on,file=/fw/code.fd", "if=pflash,unit=1,format=raw,file=/m,,1/firmware-vars.fd",
 		"if=none,id=disk0,format=qcow2,discard=unmap,cache=writeback,file=/m,,1/disk0.qcow2",
 		"if=none,id=disk1,format=qcow2,discard=unmap,cache=unsafe,file=/m,,1/disk1.qcow2",

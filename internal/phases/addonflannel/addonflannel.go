@@ -19,6 +19,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -104,7 +105,7 @@ func writeConflist(path string) error {
 }
 
 func render(cfg nodeconfig.Config) (objects, error) {
-	net, err := netConf(cfg.Plan.Cluster.PodSubnets)
+	network, err := netConf(cfg.Plan.Cluster.PodSubnets)
 	if err != nil {
 		return objects{}, err
 	}
@@ -112,6 +113,14 @@ func render(cfg nodeconfig.Config) (objects, error) {
 	if err != nil {
 		return objects{}, err
 	}
+	// flannel comes up beside kube-proxy, not after it: through the Service's address
+	// it would crash, and wait longer each time, until kube-proxy has made its rules.
+	apiHost, apiPort, err := net.SplitHostPort(cfg.ControlPlaneEndpoint())
+	if err != nil {
+		return objects{}, fmt.Errorf("flannel: control-plane endpoint: %w", err)
+	}
+	flanneld := &daemonSet.Spec.Template.Spec.Containers[0]
+	flanneld.Env = append(flanneld.Env, corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: apiHost}, corev1.EnvVar{Name: "KUBERNETES_SERVICE_PORT", Value: apiPort})
 	labels := map[string]string{"k8s-app": name}
 	o := objects{
 		namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{
@@ -132,7 +141,7 @@ func render(cfg nodeconfig.Config) (objects, error) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "kube-flannel-cfg", Labels: map[string]string{
 				"tier": "node", "k8s-app": name, "app": name,
 			}},
-			Data: map[string]string{"cni-conf.json": string(cniConf), "net-conf.json": string(net)},
+			Data: map[string]string{"cni-conf.json": string(cniConf), "net-conf.json": string(network)},
 		},
 		daemonSet: daemonSet,
 	}

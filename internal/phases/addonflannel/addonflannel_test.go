@@ -40,6 +40,8 @@ func TestAsUpstream(t *testing.T) {
 	spec.InitContainers = nil // the node has the plugin and its configuration already
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == "cni" || v.Name == "cni-plugin" })
 	spec.Containers[0].ImagePullPolicy = corev1.PullIfNotPresent
+	spec.Containers[0].Env = append(spec.Containers[0].Env, // it does not wait for kube-proxy
+		corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: "192.0.2.10"}, corev1.EnvVar{Name: "KUBERNETES_SERVICE_PORT", Value: "6443"})
 
 	apitest.SameObjects(t, want, map[string]runtime.Object{
 		"Namespace kube-flannel": o.namespace, "ClusterRole flannel": o.role, "ClusterRoleBinding flannel": o.binding,
