@@ -3,6 +3,7 @@ package osbase
 import (
 	"fmt"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/kiln-os/kiln/images/tree"
@@ -42,11 +43,11 @@ func Configure(packages *tree.Tree, programs []Program, vars units.Vars, release
 
 // relative returns the target of a link at from that leads to the path to.
 func relative(from, to string) string {
-	f, t := strings.Split(path.Dir(tree.Clean(from)), "/"), strings.Split(tree.Clean(to), "/")
-	for len(f) > 0 && len(t) > 1 && f[0] == t[0] {
-		f, t = f[1:], t[1:]
+	rel, err := filepath.Rel(path.Dir("/"+tree.Clean(from)), "/"+tree.Clean(to))
+	if err != nil {
+		panic(err) // not for two absolute paths
 	}
-	return strings.Repeat("../", len(f)) + strings.Join(t, "/")
+	return filepath.ToSlash(rel)
 }
 
 // Seal strips a configured tree, moves /etc to Factory and returns the tree of

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,8 +203,9 @@ func TestSSH(t *testing.T) {
 		t.Errorf("private and public key differ: %v", err)
 	}
 	host := newHostKey(t)
-	current := host
-	s := &SSH{Port: sshServer(t, key.Authorized, func() ssh.Signer { return current }), User: "root", Key: key}
+	var current atomic.Pointer[ssh.Signer]
+	current.Store(&host)
+	s := &SSH{Port: sshServer(t, key.Authorized, func() ssh.Signer { return *current.Load() }), User: "root", Key: key}
 	if err := s.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -220,11 +222,12 @@ func TestSSH(t *testing.T) {
 	if _, err := s.Run(ctx, "hang"); err == nil || !strings.Contains(err.Error(), "too slow") {
 		t.Errorf("got %v", err)
 	}
-	current = newHostKey(t)
+	impostor := newHostKey(t)
+	current.Store(&impostor)
 	if _, err := s.Run(t.Context(), "uptime"); err == nil || !strings.Contains(err.Error(), "host key has changed") {
 		t.Errorf("got %v", err)
 	}
-	current = host
+	current.Store(&host)
 	other, err := NewKey("other")
 	if err != nil {
 		t.Fatal(err)
