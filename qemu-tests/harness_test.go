@@ -130,8 +130,7 @@ func (n *node) boot(t *testing.T) {
 	net.Isolated = true
 	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
 		Arch: n.arch, Accel: n.accel, Name: nodeName, Dir: filepath.Join(n.artifacts, nodeName),
-		// Not Fast: the machine is switched off hard at the end of some tests.
-		Disks:     []qemu.Disk{{Image: n.image, SizeBytes: diskBytes}},
+		Disks:     []qemu.Disk{{Image: n.image, SizeBytes: diskBytes, Fast: true}},
 		MemoryMiB: guestMemoryMiB, CPUs: guestCPUs, Net: net,
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -31,8 +32,10 @@ func (a *app) run(ctx context.Context, want bootplan.Role) error {
 	}
 	if rec.State == phase.StateComplete {
 		// The plan and the API are not needed any more, and not looked at.
-		_, err := fmt.Fprintf(a.Err, "this node has been set up since %s; nothing to do\n", rec.Finished.Format(time.RFC3339))
-		return err
+		if _, err := fmt.Fprintf(a.Err, "this node has been set up since %s; nothing to do\n", rec.Finished.Format(time.RFC3339)); err != nil {
+			return err
+		}
+		return markDone(a.paths)
 	}
 	data, err := os.ReadFile(a.paths.BootPlan())
 	if err != nil {
@@ -80,8 +83,12 @@ func (a *app) run(ctx context.Context, want bootplan.Role) error {
 		return err
 	}
 	out.Step("node %s is set up; this run took %.0fs", cfg.NodeName, time.Since(start).Seconds())
-	return nil
+	return markDone(a.paths)
 }
+
+// markDone saves later boots the start of this program, which is seconds on a
+// small machine that is busy with starting its containers.
+func markDone(paths host.Paths) error { return atomicfile.WriteFile(paths.Done(), nil, 0o644) }
 
 // digest identifies what the phases are done for: the boot plan and the address,
 // which may be another after a reboot.

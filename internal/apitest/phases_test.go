@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -327,10 +329,43 @@ func TestControlPlaneThatDoesNotStart(t *testing.T) {
 			t.Errorf("without a control plane: %v; want %q in it", err, want)
 		}
 	}
+	// On a new node there is the API server's manifest only; the others come when it answers.
+	others := []string{staticpod.ControllerManager, staticpod.Scheduler}
+	there := func() (names []string) {
+		for _, name := range others {
+			if _, err := os.Stat(filepath.Join(c.Paths.Manifests(), name+".yaml")); err == nil {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	for _, name := range others {
+		if err := os.Remove(filepath.Join(c.Paths.Manifests(), name+".yaml")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = waitcontrolplane.Run(t.Context(), c.Config, c.Paths, api, c.Report)
+	if err == nil || len(there()) != 0 || strings.Contains(err.Error(), "kube-scheduler") {
+		t.Errorf("without an API server: %v, and manifests of %v", err, there())
+	}
+	c.Start(t, staticpod.Etcd, staticpod.APIServer)
+	c.Config.Plan.Timeouts.ControlPlane = bootplan.Duration(20 * time.Second)
+	err = waitcontrolplane.Run(t.Context(), c.Config, c.Paths, api, c.Report)
+	for _, want := range []string{"kube-controller-manager: ", "kube-scheduler: "} {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "kube-apiserver: ") || !slices.Equal(there(), others) {
+			t.Errorf("with an API server alone: %v; want %q in it; manifests of %v", err, want, there())
+		}
+	}
 	if err := os.Remove(c.Paths.Kubeconfig("super-admin.conf")); err != nil {
 		t.Fatal(err)
 	}
-	c.Start(t, staticpod.Etcd, staticpod.APIServer)
+	if err := api.Client.RbacV1().ClusterRoleBindings().Delete(t.Context(), kubeapi.AdminsGroup, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the authorizer to notice", func() (bool, error) {
+		_, err := api.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+		return apierrors.IsForbidden(err), nil
+	})
 	c.Config.Plan.Timeouts.ControlPlane = bootplan.Duration(2 * time.Minute)
 	err = waitcontrolplane.Run(t.Context(), c.Config, c.Paths, api, c.Report)
 	if err == nil || !phase.IsPermanent(err) || !strings.Contains(err.Error(), "super-admin.conf to create it with") {

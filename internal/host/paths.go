@@ -18,6 +18,9 @@ func (p Paths) BootPlan() string { return p.at("/etc/kiln/boot.yaml") }
 // Record is firstboot's durable record of finished phases.
 func (p Paths) Record() string { return p.at("/var/lib/kiln/firstboot.json") }
 
+// Done exists once the record is complete; firstboot.service is not started then.
+func (p Paths) Done() string { return p.at("/var/lib/kiln/firstboot.done") }
+
 // PKI is kubeadm's certificatesDir; with names, a file in it.
 func (p Paths) PKI(names ...string) string {
 	return filepath.Join(append([]string{p.at("/etc/kubernetes/pki")}, names...)...)

@@ -1,15 +1,21 @@
-// Package controlplane is the phase that writes the static pods of the API
-// server, the controller manager and the scheduler.
+// Package controlplane is the phase that writes the static pods of the control
+// plane.
 //
 // INPUTS: cluster name, subnets, DNS domain and Kubernetes version of the boot
 // plan; the node's advertise address; which folders of CA certificates the host has.
 //
-// OUTPUTS: /etc/kubernetes/manifests/{kube-apiserver,kube-controller-manager,kube-scheduler}.yaml
-// (0600). The kubelet, which is not running yet, starts them.
+// OUTPUTS: /etc/kubernetes/manifests/kube-apiserver.yaml (0600), and those of the
+// controller manager and the scheduler if they are there from an earlier run. On a
+// new node wait-control-plane writes these two, when there is an API server that
+// they can work with. The kubelet, which is not running yet, starts them.
 package controlplane
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -17,13 +23,22 @@ import (
 	"github.com/kiln-os/kiln/internal/staticpod"
 )
 
-// Run writes the three manifests.
+// Run writes the manifests.
 func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
 	pods, err := staticpod.ControlPlane(cfg, paths)
 	if err != nil {
 		return err
 	}
 	for _, pod := range pods {
+		if pod.Name != staticpod.APIServer {
+			_, err := os.Stat(filepath.Join(paths.Manifests(), pod.Name+".yaml"))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
 		changed, err := staticpod.Write(paths, pod)
 		if err != nil {
 			return err

@@ -19,43 +19,37 @@ import (
 	"github.com/kiln-os/kiln/internal/staticpod"
 )
 
-// endpoints are the health endpoints of the components that are asked without
-// credentials.
-type endpoints struct{ kubelet, controllerManager, scheduler string }
-
-// findEndpoints reads from the kubelet's configuration and the static pods where
-// the components answer, as kubeadm does: what was written is what runs.
-func findEndpoints(paths host.Paths) (endpoints, error) {
-	var out endpoints
+// kubeletEndpoint reads from the kubelet's configuration where it says that it is
+// healthy, as kubeadm does: what was written is what runs.
+func kubeletEndpoint(paths host.Paths) (string, error) {
 	var kc kubeletv1beta1.KubeletConfiguration
 	if err := read(paths.Kubelet("config.yaml"), &kc); err != nil {
-		return out, err
+		return "", err
 	}
 	port := kubeletconfig.HealthzPort
 	if kc.HealthzPort != nil {
 		port = int(*kc.HealthzPort)
 	}
-	out.kubelet = healthURL("http", cmp.Or(kc.HealthzBindAddress, "127.0.0.1"), strconv.Itoa(port), "/healthz")
-	for _, c := range []struct {
-		name, path string
-		port       int
-		url        *string
-	}{
-		{staticpod.ControllerManager, "/healthz", staticpod.ControllerManagerPort, &out.controllerManager},
-		{staticpod.Scheduler, "/livez", staticpod.SchedulerPort, &out.scheduler},
-	} {
-		var pod corev1.Pod
-		if err := read(filepath.Join(paths.Manifests(), c.name+".yaml"), &pod); err != nil {
-			return out, err
-		}
-		if len(pod.Spec.Containers) != 1 {
-			return out, fmt.Errorf("static pod %s has %d containers, want one", c.name, len(pod.Spec.Containers))
-		}
-		command := pod.Spec.Containers[0].Command
-		*c.url = healthURL("https", cmp.Or(flagValue(command, "bind-address"), "127.0.0.1"),
-			cmp.Or(flagValue(command, "secure-port"), strconv.Itoa(c.port)), c.path)
+	return healthURL("http", cmp.Or(kc.HealthzBindAddress, "127.0.0.1"), strconv.Itoa(port), "/healthz"), nil
+}
+
+// componentEndpoint reads from its static pod where the controller manager or the
+// scheduler, which are asked without credentials, says that it is healthy.
+func componentEndpoint(paths host.Paths, name string) (string, error) {
+	path, port := "/healthz", staticpod.ControllerManagerPort
+	if name == staticpod.Scheduler {
+		path, port = "/livez", staticpod.SchedulerPort
 	}
-	return out, nil
+	var pod corev1.Pod
+	if err := read(filepath.Join(paths.Manifests(), name+".yaml"), &pod); err != nil {
+		return "", err
+	}
+	if len(pod.Spec.Containers) != 1 {
+		return "", fmt.Errorf("static pod %s has %d containers, want one", name, len(pod.Spec.Containers))
+	}
+	command := pod.Spec.Containers[0].Command
+	return healthURL("https", cmp.Or(flagValue(command, "bind-address"), "127.0.0.1"),
+		cmp.Or(flagValue(command, "secure-port"), strconv.Itoa(port)), path), nil
 }
 
 func read(path string, into any) error {

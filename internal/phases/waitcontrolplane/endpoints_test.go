@@ -1,6 +1,7 @@
 package waitcontrolplane
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -49,15 +50,20 @@ func TestEndpoints(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		extra map[string][]string
-		want  endpoints
+		want  [3]string // kubelet, controller manager, scheduler
 	}{
-		{"defaults", nil, endpoints{"http://127.0.0.1:10248/healthz", "https://127.0.0.1:10257/healthz", "https://127.0.0.1:10259/livez"}},
+		{"defaults", nil, [3]string{"http://127.0.0.1:10248/healthz", "https://127.0.0.1:10257/healthz", "https://127.0.0.1:10259/livez"}},
 		{"moved", map[string][]string{
 			"kube-controller-manager": {"--bind-address=::1"}, "kube-scheduler": {"--secure-port=20259"},
-		}, endpoints{"http://127.0.0.1:10248/healthz", "https://[::1]:10257/healthz", "https://127.0.0.1:20259/livez"}},
+		}, [3]string{"http://127.0.0.1:10248/healthz", "https://[::1]:10257/healthz", "https://127.0.0.1:20259/livez"}},
 	} {
-		got, err := findEndpoints(written(t, cfg, tc.extra))
-		if err != nil || got != tc.want {
+		paths := written(t, cfg, tc.extra)
+		var got [3]string
+		var errs [3]error
+		got[0], errs[0] = kubeletEndpoint(paths)
+		got[1], errs[1] = componentEndpoint(paths, staticpod.ControllerManager)
+		got[2], errs[2] = componentEndpoint(paths, staticpod.Scheduler)
+		if err := errors.Join(errs[:]...); err != nil || got != tc.want {
 			t.Errorf("%s: %+v, %v", tc.name, got, err)
 		}
 	}
@@ -65,7 +71,7 @@ func TestEndpoints(t *testing.T) {
 	if err := os.Remove(filepath.Join(paths.Manifests(), "kube-scheduler.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := findEndpoints(paths); !os.IsNotExist(err) {
+	if _, err := componentEndpoint(paths, staticpod.Scheduler); !os.IsNotExist(err) {
 		t.Errorf("without a manifest: %v", err)
 	}
 }

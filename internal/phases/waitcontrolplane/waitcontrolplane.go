@@ -5,7 +5,10 @@
 // say where the components answer; admin.conf and super-admin.conf.
 //
 // OUTPUTS: the ClusterRoleBinding kubeadm:cluster-admins, without which admin.conf
-// is good for nothing.
+// is good for nothing; /etc/kubernetes/manifests/{kube-controller-manager,kube-scheduler}.yaml
+// (0600), once the API server answers. Started before, as kubeadm does, both take
+// the processor from it, give up and restart: the controller manager after 10 s and
+// with its lease held, so that the next one waits until that expires.
 package waitcontrolplane
 
 import (
@@ -38,7 +41,7 @@ const probeTimeout = 15 * time.Second
 // Run waits for the kubelet, then for the API server, the controller manager and
 // the scheduler, each for the plan's Timeouts.ControlPlane.
 func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) error {
-	at, err := findEndpoints(paths)
+	kubelet, err := kubeletEndpoint(paths)
 	if err != nil {
 		return phase.Permanent(err)
 	}
@@ -53,15 +56,27 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 	defer client.CloseIdleConnections()
 
 	err = phase.Poll(ctx, r, "the kubelet", kubeapi.Interval, bound, func(ctx context.Context) error {
-		return probe(ctx, client, at.kubelet)
+		return probe(ctx, client, kubelet)
 	})
 	if err != nil {
 		return fmt.Errorf("%w; see journalctl -u kubelet", err)
 	}
-	components := []component{
-		{staticpod.APIServer, func(ctx context.Context) error { return ready(ctx, api, super) }},
-		{staticpod.ControllerManager, func(ctx context.Context) error { return probe(ctx, client, at.controllerManager) }},
-		{staticpod.Scheduler, func(ctx context.Context) error { return probe(ctx, client, at.scheduler) }},
+	check := func(name string) (component, error) {
+		url, err := componentEndpoint(paths, name)
+		return component{name, func(ctx context.Context) error { return probe(ctx, client, url) }}, err
+	}
+	components := []component{{staticpod.APIServer, func(ctx context.Context) error { return ready(ctx, api, super) }}}
+	var later []string // have no manifest yet
+	for _, name := range []string{staticpod.ControllerManager, staticpod.Scheduler} {
+		c, err := check(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			later = append(later, name)
+		case err != nil:
+			return phase.Permanent(err)
+		default:
+			components = append(components, c)
+		}
 	}
 	start := time.Now()
 	return phase.Poll(ctx, r, "the control plane", kubeapi.Interval, bound, func(ctx context.Context) error {
@@ -75,6 +90,19 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 			}
 			left, why = append(left, c), append(why, fmt.Sprintf("%s: %v", c.name, errs[i]))
 		}
+		if len(later) > 0 && !slices.ContainsFunc(left, func(c component) bool { return c.name == staticpod.APIServer }) {
+			if err := writeManifests(cfg, paths, later, r); err != nil {
+				return phase.Permanent(err)
+			}
+			for _, name := range later {
+				c, err := check(name)
+				if err != nil {
+					return phase.Permanent(err)
+				}
+				left, why = append(left, c), append(why, name+": starting")
+			}
+			later = nil
+		}
 		components = left
 		if len(left) == 0 {
 			return nil
@@ -85,6 +113,24 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 		}
 		return waiting
 	})
+}
+
+// writeManifests lets the kubelet start the named components.
+func writeManifests(cfg nodeconfig.Config, paths host.Paths, names []string, r phase.Report) error {
+	pods, err := staticpod.ControlPlane(cfg, paths)
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods {
+		if !slices.Contains(names, pod.Name) {
+			continue
+		}
+		if _, err := staticpod.Write(paths, pod); err != nil {
+			return err
+		}
+		r.Step("wrote the manifest of %s", pod.Name)
+	}
+	return nil
 }
 
 type component struct {
