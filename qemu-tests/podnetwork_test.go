@@ -66,7 +66,7 @@ func checkPodNetwork(t *testing.T, n *node) {
 		t.Fatal(err)
 	}
 
-	for _, tc := range []struct {
+	cases := []struct {
 		name string
 		args []string
 		want string // in the log
@@ -87,13 +87,15 @@ func checkPodNetwork(t *testing.T, n *node) {
 			[]string{"--kubeconfig=/config/config", "get", "--raw", "/version"},
 			`"gitVersion": "` + imageTag(image) + `"`,
 		},
-	} {
+	}
+	start := time.Now()
+	for _, tc := range cases {
+		if err := createPod(ctx, n, kubectlPod(ns.Name, tc.name, image, tc.args)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			start := time.Now()
-			pod := kubectlPod(ns.Name, tc.name, image, tc.args)
-			if err := createPod(ctx, n, pod); err != nil {
-				t.Fatal(err)
-			}
 			done, err := waitPod(ctx, n, ns.Name, tc.name)
 			if err != nil {
 				t.Fatal(err)

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -156,13 +158,25 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) error {
 	select {
 	case <-ctx.Done():
 		// How a person ends this: no error.
-		stop, cancel := context.WithTimeout(context.Background(), accel.Scale(30*time.Second))
-		defer cancel()
-		say("stopping %s", node.Name)
-		return m.Stop(stop)
+		say("stopping %s; a second Ctrl-C cuts its power", node.Name)
+		return stopMachine(m, accel.Scale(30*time.Second))
 	case <-m.Context().Done():
 		return fmt.Errorf("%s stopped: %w", node.Name, context.Cause(m.Context()))
 	}
+}
+
+// stopMachine shuts the machine down in order, for at most limit or until another
+// signal arrives, and then cuts its power.
+func stopMachine(m *qemu.Machine, limit time.Duration) error {
+	impatient, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	ctx, cancel := context.WithTimeout(impatient, limit)
+	defer cancel()
+	err := m.Stop(ctx)
+	if impatient.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // waitReady waits until the node is Ready and all pods run, or the machine fails.
