@@ -17,7 +17,7 @@ import (
 
 func (a *app) buildCommand() *cobra.Command {
 	var out string
-	var asJSON bool
+	var asJSON, locked, offline bool
 	c := &cobra.Command{
 		Use:   "build FILE",
 		Short: "Bake a bootable disk image for each node",
@@ -31,7 +31,8 @@ func (a *app) buildCommand() *cobra.Command {
 What is the same for all nodes is kept in the cache. The first build compiles
 Kubernetes, which takes minutes.`,
 		Example: `  imagegen build cluster.yaml
-  imagegen build cluster.yaml -o /srv/images --json`,
+  imagegen build cluster.yaml -o /srv/images --json
+  imagegen build cluster.yaml -o out --locked --offline   # the same packages again, without a network`,
 		Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cluster, err := a.load(args[0])
@@ -45,7 +46,7 @@ Kubernetes, which takes minutes.`,
 			progress := newProgress(a.Err, asJSON)
 			result, err := build.Run(cmd.Context(), build.Options{
 				Cluster: cluster, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
-				Release: version.Version, Now: time.Now(), Progress: progress,
+				Release: version.Version, Locked: locked, Offline: offline, Now: time.Now(), Progress: progress,
 			})
 			progress.finish(err)
 			if err != nil {
@@ -55,6 +56,8 @@ Kubernetes, which takes minutes.`,
 		},
 	}
 	c.Flags().StringVarP(&out, "output", "o", "out", "output folder")
+	c.Flags().BoolVar(&locked, "locked", false, "take the packages of the output folder's kiln.lock.yaml; resolve nothing anew")
+	c.Flags().BoolVar(&offline, "offline", false, "take everything from the caches; fetch nothing")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result, and progress on standard error, as JSON")
 	return c
 }

@@ -42,7 +42,7 @@ func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, paylo
 	if err != nil {
 		return nil, payload.Result{}, err
 	}
-	r, err := payload.Build(ctx, payload.Options{Arch: a, CacheDir: o.Cache.Path(), SourceDir: source, Progress: o.Progress.Log})
+	r, err := payload.Build(ctx, payload.Options{Arch: a, CacheDir: o.Cache.Path(), SourceDir: source, Offline: o.Offline, Progress: o.Progress.Log})
 	if err != nil {
 		return nil, r, err
 	}
@@ -68,6 +68,9 @@ func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (p
 		"-ldflags", "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version="+o.Release, "-o", out, "./cmd/firstboot")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.Go, "GOARM="+a.GoARM, "GOTOOLCHAIN=local", "GOFLAGS=")
+	if o.Offline {
+		cmd.Env = append(cmd.Env, "GOPROXY=off")
+	}
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return program{}, fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(string(text)))
 	}
