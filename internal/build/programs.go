@@ -74,23 +74,12 @@ func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (p
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return program{}, fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(string(text)))
 	}
-	sum, err := digestOf(out)
+	sum, err := cache.FileDigest(out)
 	if err != nil {
 		return program{}, err
 	}
 	path, err := o.Cache.Fetch(ctx, sum, -1, func(context.Context) (io.ReadCloser, error) { return os.Open(out) })
 	return program{path, sum}, err
-}
-
-func digestOf(name string) (string, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	_, err = io.Copy(h, f)
-	return hex.EncodeToString(h.Sum(nil)), err
 }
 
 // content returns a program's bytes for a tree.
@@ -161,7 +150,7 @@ func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, tools *h
 	if err != nil {
 		return "", err
 	}
-	self, err := digestOf(exe)
+	self, err := cache.FileDigest(exe)
 	if err != nil {
 		return "", err
 	}
