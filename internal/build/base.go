@@ -120,6 +120,7 @@ func makeBase(ctx context.Context, in inputs, tools *hosttools.Tools, dir string
 	if err != nil {
 		return err
 	}
+	shareFiles(usr)
 	usrPath := filepath.Join(dir, usrFile)
 	opts := squashfs.Options{Compression: "zstd", Level: 3}
 	if err := squashfs.Write(ctx, command("mksquashfs"), usr, usrPath, in.time, opts); err != nil {
