@@ -5,6 +5,7 @@ package qemutests
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,12 +25,13 @@ func TestSingleNode(t *testing.T) {
 	t.Cleanup(func() { t.Logf("times:\n%s", n.times) })
 	n.boot(t)
 
+	interrupt(t, n)
 	start := time.Now()
 	state, err := cluster.WaitReady(n.within(t, 15*time.Minute), n.client, progress(t, start), nodeName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.times.add("from power-on: everything is ready", time.Since(start))
+	n.times.add("from the reset: everything is ready", time.Since(start))
 	n.times.addConsole(n.machine.Console())
 	t.Logf("ready after %.0f s\n%s", time.Since(start).Seconds(), state.Table())
 	if err := n.ssh.Wait(n.within(t, 2*time.Minute)); err != nil {
@@ -60,6 +62,22 @@ func TestSingleNode(t *testing.T) {
 	ctx := n.within(t, time.Minute)
 	if err := n.machine.Stop(ctx); err != nil {
 		t.Errorf("the power button does not shut the node down: %v", err)
+	}
+}
+
+// interrupted is the phase of firstboot in which the first boot is reset.
+const interrupted = "wait-control-plane"
+
+// interrupt presses the reset button in the middle of the first boot, which has to
+// go on where it was: checkFirstbootDone looks at what was done twice.
+func interrupt(t *testing.T, n *node) {
+	t.Helper()
+	_, err := n.machine.Console().WaitFor(n.within(t, 5*time.Minute), regexp.MustCompile(interrupted+`: waiting for the control plane \(`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.machine.Reset(n.within(t, time.Minute)); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -99,14 +117,26 @@ func checkFirstbootDone(t *testing.T, n *node) {
 		t.Errorf("systemd-analyze knows of %d parts of the boot, want kernel, initrd and userspace at least", parts)
 	}
 	record := n.firstbootRecord(t)
+	reached := false
 	for _, p := range record.Phases {
 		n.times.add("firstboot: "+p.Name, time.Duration(p.Took))
 		if !p.Done {
 			t.Errorf("firstboot's phase %s is not done", p.Name)
 		}
-		if p.Attempts > 1 {
+		switch {
+		case p.Name == interrupted:
+			reached = true
+			if p.Attempts < 2 {
+				t.Errorf("firstboot was reset in phase %s and did not begin it again", p.Name)
+			}
+		case !reached && p.Attempts != 1:
+			t.Errorf("firstboot did phase %s %d times, although it was done before the reset", p.Name, p.Attempts)
+		case p.Attempts > 1:
 			t.Logf("firstboot's phase %s took %d attempts: %s", p.Name, p.Attempts, p.LastError)
 		}
+	}
+	if record.Boots != 2 {
+		t.Errorf("firstboot counts %d boots, want two: the one that was reset, and the one after it", record.Boots)
 	}
 	if len(record.Phases) == 0 || record.State != phase.StateComplete || record.LastError != "" {
 		t.Errorf("firstboot is %s after %d phases; last error: %s", record.State, len(record.Phases), record.LastError)
