@@ -38,7 +38,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -165,7 +164,7 @@ func addOne(ctx context.Context, client *containerd.Client, paths host.Paths, b 
 	if _, err := cs.Update(ctx, info, "labels."+ref); err != nil {
 		return err
 	}
-	if err := flush(paths.ContainerdState()); err != nil {
+	if err := host.Flush(paths.ContainerdState()); err != nil {
 		return err
 	}
 	// The id comes first, as when the CRI plugin pulls: once the name is there the
@@ -199,19 +198,6 @@ func ingestBlob(ctx context.Context, cs content.Store, layout string, d ocispec.
 	}
 	defer f.Close()
 	return content.WriteBlob(ctx, cs, "kiln-"+d.Digest.String(), f, d)
-}
-
-// flush writes everything of the file system that dir is on to the disk.
-func flush(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return fmt.Errorf("syncfs %s: %w", dir, err)
-	}
-	return nil
 }
 
 // image is one entry of the layout's index.
