@@ -108,7 +108,7 @@ func lastError(rec phase.Record) string {
 	return ""
 }
 
-// text is the whole file. agetty shows it below the name of the system.
+// text is the whole file. agetty shows it below /etc/issue, which names the system.
 func (s *screen) text(state, lastError string) string {
 	var b strings.Builder
 	line := func(name, value string) {
@@ -116,7 +116,6 @@ func (s *screen) text(state, lastError string) string {
 			fmt.Fprintf(&b, "  %-10s  %s\n", name, printable(value))
 		}
 	}
-	b.WriteString("Kiln\n")
 	line("cluster", s.cluster)
 	line("node", s.node)
 	line("role", s.role)

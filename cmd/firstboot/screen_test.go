@@ -18,7 +18,7 @@ import (
 
 const (
 	tokenID, tokenSecret = "abcdef", "0123456789abcdef"
-	head                 = "Kiln\n  cluster     home\n  node        kiln-1\n  role        control plane\n"
+	head                 = "  cluster     home\n  node        kiln-1\n  role        control plane\n"
 	tail                 = "  kubeconfig  secrets/admin.conf where the image was built; /etc/kubernetes/admin.conf here\n\n"
 )
 
