@@ -160,19 +160,19 @@ func ReadLock(path string) (*Lock, error) {
 const parallel = 4
 
 // Fetch gets all packages of the lock and returns their files in its order.
-// progress, if set, is called with the bytes that are there and all bytes, never
-// by two at once.
+// progress, if set, is called with the bytes that are there and all bytes, while
+// they come and never by two at once. The count goes back when a transfer is
+// tried again.
 func (a *Archive) Fetch(ctx context.Context, l *Lock, progress func(done, total int64)) ([]string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var (
-		total, done int64
-		wg          sync.WaitGroup
-		mu          sync.Mutex
-		next        atomic.Int64
+		wg   sync.WaitGroup
+		next atomic.Int64
 	)
+	all := &meter{report: progress}
 	for _, p := range l.Packages {
-		total += p.Size
+		all.total += p.Size
 	}
 	files := make([]string, len(l.Packages))
 	for range parallel {
@@ -183,17 +183,14 @@ func (a *Archive) Fetch(ctx context.Context, l *Lock, progress func(done, total 
 					return
 				}
 				p := l.Packages[i]
-				file, err := a.fetch(ctx, p.SHA256, p.Size, p.Filename)
+				one := &transfer{meter: all}
+				file, err := a.fetchCounted(ctx, p.SHA256, p.Size, one, p.Filename)
 				if err != nil {
 					cancel(fetchError(p, err)) // the first one counts
 					return
 				}
 				files[i] = file
-				mu.Lock()
-				if done += p.Size; progress != nil {
-					progress(done, total)
-				}
-				mu.Unlock()
+				one.finish(p.Size)
 			}
 		})
 	}
