@@ -34,6 +34,9 @@ func command(ctx context.Context, o Options, dir string, args ...string) *exec.C
 	cmd := exec.CommandContext(ctx, o.Go, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), settings(o)...) // the last of two values is used
+	if o.Offline {
+		cmd.Env = append(cmd.Env, "GOPROXY=off") // not among the settings: it decides no byte
+	}
 	// Its own process group gets the signal whole; go alone would leave compilers behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }

@@ -28,6 +28,8 @@ type Options struct {
 	SourceDir string
 	// Components are the names of those to build; none means all.
 	Components []string
+	// Offline takes modules from Go's module cache alone.
+	Offline bool
 	// Go is the go command; empty means the one in PATH.
 	Go string
 	// Progress, if not nil, is told what begins: compiling takes minutes.

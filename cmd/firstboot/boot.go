@@ -24,7 +24,7 @@ import (
 )
 
 // run carries out the boot plan. want is the role it must have, "" for any.
-func (a *app) run(ctx context.Context, want bootplan.Role) error {
+func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 	start := time.Now()
 	rec, err := phase.Load(a.paths.Record())
 	if err != nil {
@@ -35,6 +35,8 @@ func (a *app) run(ctx context.Context, want bootplan.Role) error {
 		if _, err := fmt.Fprintf(a.Err, "this node has been set up since %s; nothing to do\n", rec.Finished.Format(time.RFC3339)); err != nil {
 			return err
 		}
+		// A reset may have come between the record and the login screen.
+		showComplete(a.paths, rec, a.warn)
 		return markDone(a.paths)
 	}
 	data, err := os.ReadFile(a.paths.BootPlan())
@@ -42,6 +44,13 @@ func (a *app) run(ctx context.Context, want bootplan.Role) error {
 		return planError{fmt.Errorf("boot plan: %w; Ignition writes it on the first boot", err)}
 	}
 	plan, err := bootplan.Parse(data)
+	screen := newScreen(a.paths, plan, a.warn)
+	defer func() {
+		// Not the disk of another node, and not over what a running one shows.
+		if err != nil && a.paths.Root == "/" && !errors.Is(err, errBusy) {
+			screen.failed(err)
+		}
+	}()
 	if err != nil {
 		return planError{err}
 	}
@@ -65,11 +74,13 @@ func (a *app) run(ctx context.Context, want bootplan.Role) error {
 	defer unlock()
 
 	out := phase.NewPrinter(a.Err)
+	screen.show(rec)
 	units := host.Systemd{}
 	cfg, err := prepare(ctx, plan, name, a.paths, units, out)
 	if err != nil {
 		return err
 	}
+	screen.node, screen.address = cfg.NodeName, cfg.AdvertiseAddress.String()
 	bootID, err := a.paths.BootID()
 	if err != nil {
 		return err
@@ -77,13 +88,18 @@ func (a *app) run(ctx context.Context, want bootplan.Role) error {
 	out.Step("%s of cluster %s: %s at %s, Kubernetes %s", plan.Role, plan.Cluster.Name, cfg.NodeName, cfg.AdvertiseAddress, plan.Cluster.KubernetesVersion)
 	err = phase.Runner{
 		Phases: node{cfg: cfg, paths: a.paths, units: units}.initPhases(), RecordPath: a.paths.Record(),
-		PlanDigest: digest(data, cfg), BootID: bootID, Out: out,
+		PlanDigest: digest(data, cfg), BootID: bootID, Out: out, Saved: screen.show,
 	}.Run(ctx)
 	if err != nil {
 		return err
 	}
 	out.Step("node %s is set up; this run took %.0fs", cfg.NodeName, time.Since(start).Seconds())
 	return markDone(a.paths)
+}
+
+// warn prints what is wrong but stops nothing.
+func (a *app) warn(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.Err, "warning: "+format+"\n", args...)
 }
 
 // markDone saves later boots the start of this program, which is seconds on a
@@ -99,6 +115,8 @@ func digest(plan []byte, cfg nodeconfig.Config) string {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
+var errBusy = errors.New("another firstboot is at work; see firstboot status and journalctl -u firstboot")
+
 // lock keeps a second firstboot away. The kernel releases it when the process ends.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
@@ -108,7 +126,7 @@ func lock(path string) (unlock func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.New("another firstboot is at work; see firstboot status and journalctl -u firstboot")
+			return nil, errBusy
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}

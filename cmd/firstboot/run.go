@@ -23,6 +23,13 @@ type app struct {
 
 // Run executes one command line. Results go to s.Out, progress and messages to s.Err.
 func Run(ctx context.Context, args []string, s Streams) error {
+	root := newRoot(s)
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+// newRoot makes the program's commands.
+func newRoot(s Streams) *cobra.Command {
 	a := &app{Streams: s}
 	root := &cobra.Command{
 		Use:   "firstboot",
@@ -48,7 +55,6 @@ The phases of init:
 	}
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
-	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
@@ -56,17 +62,23 @@ The phases of init:
 	root.AddCommand(
 		&cobra.Command{
 			Use: "run", Short: "Carry out the boot plan; what firstboot.service starts", Args: noArgs,
-			Long: "Carry out the boot plan, whatever role it gives this machine. Returns at once if that is done.",
+			Long: `Carry out the boot plan, whatever role it gives this machine. Returns at once if
+that is done. How far it is stands on the console, on the login screen, in the
+journal, and in firstboot status.`,
+			Example: `  systemctl restart firstboot   # by hand only if the unit gave up
+  firstboot run`,
 			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), "") },
 		},
 		&cobra.Command{
 			Use: "init", Short: "Carry out a boot plan that creates a cluster", Args: noArgs,
-			Long: "Like run, but refuses a boot plan whose role is not init.",
-			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), bootplan.RoleInit) },
+			Long:    "Like run, but refuses a boot plan whose role is not init.",
+			Example: "  firstboot init",
+			RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), bootplan.RoleInit) },
 		},
 		a.statusCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: noArgs,
+			Long: "Print the version of Kiln that this program is part of.", Example: "  firstboot version",
 			RunE: func(*cobra.Command, []string) error {
 				_, err := fmt.Fprintln(s.Out, version.Version)
 				return err
@@ -74,7 +86,8 @@ The phases of init:
 		},
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp},
 	)
-	return root.ExecuteContext(ctx)
+	root.AddCommand(docsCommands()...)
+	return root
 }
 
 func noArgs(c *cobra.Command, args []string) error {

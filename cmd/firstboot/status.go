@@ -19,6 +19,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Show how far this machine's first boot is: the state, each phase with its time
 and attempts, and the last error. Needs no root. With --json it prints the record
 as it is kept, or {"state":"none"} before the first run.`,
+		Example: `  firstboot status
+  firstboot status --json | jq .state
+  firstboot status --root /mnt   # of a disk that is mounted there`,
 		RunE: func(*cobra.Command, []string) error {
 			rec, err := phase.Load(a.paths.Record())
 			if err != nil {

@@ -5,13 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
-	"strings"
-	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -24,6 +20,7 @@ import (
 	"github.com/kiln-os/kiln/internal/build"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/internal/progress"
 	"github.com/kiln-os/kiln/internal/qemu"
 	"github.com/kiln-os/kiln/internal/qemu/cluster"
 	"github.com/kiln-os/kiln/internal/secret"
@@ -55,11 +52,16 @@ real machine, until Ctrl-C. The API server is reached through a forwarded port o
 
 The built image is not changed: the machine writes to an overlay, which is thrown
 away at the end. A QEMU that is too old or absent is replaced by Debian's, unpacked
-into the cache; KVM is used only if a probe guest runs with it.`,
+into the cache; KVM is used only if a probe guest runs with it.
+
+Each part of the boot and each phase of firstboot on the node is shown as a step
+with its time.`,
 		Example: `  imagegen build cluster.yaml -o out/ && imagegen boot cluster.yaml -o out/
   KUBECONFIG=out/kubeconfig kubectl get pods -A     # in another terminal
-  imagegen boot cluster.yaml -o out/ --until-ready  # for CI: 0 only if all is Ready`,
-		Args: exactArgs("FILE"),
+  imagegen boot cluster.yaml -o out/ --until-ready  # for CI: 0 only if all is Ready
+  imagegen boot cluster.yaml -o out/ --json         # for programs: events on standard error`,
+		Args:              exactArgs("FILE"),
+		ValidArgsFunction: clusterFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.load(args[0])
 			if err != nil {
@@ -71,14 +73,22 @@ into the cache; KVM is used only if a probe guest runs with it.`,
 	fl := c.Flags()
 	fl.StringVarP(&f.out, "output", "o", "out", "output folder of the build")
 	fl.BoolVar(&f.untilReady, "until-ready", false, "end when the node is Ready and all pods run; fail if that takes too long")
-	fl.BoolVar(&f.console, "console", false, "show the whole console, not only the phases of the first boot")
+	fl.BoolVar(&f.console, "console", false, "show the whole console too, not only the steps of the boot")
 	fl.IntVar(&f.memory, "memory", 4096, "memory of the machine in MiB")
 	fl.IntVar(&f.cpus, "cpus", 2, "number of CPUs")
 	fl.Int64Var(&f.diskGiB, "disk", 12, "size of the disk in GiB")
+	a.jsonFlag(c)
+	completeFolder(c, "output")
+	for _, number := range []string{"memory", "cpus", "disk"} {
+		completeWords(c, number)
+	}
 	return c
 }
 
-func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) error {
+// boot runs the cluster's first machine.
+func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err error) {
+	report := a.reporter()
+	defer func() { report.Finish(err) }()
 	node := cl.ControlPlanes()[0]
 	image := filepath.Join(f.out, build.ImageName(node.Name))
 	adminPath := filepath.Join(f.out, build.SecretsDir, build.AdminConf)
@@ -101,20 +111,20 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) error {
 	if err != nil {
 		return err
 	}
-	say := func(format string, args ...any) { fmt.Fprintf(a.Err, format+"\n", args...) }
-	tools, err := qemu.Find(ctx, target, hosttools.Options{Cache: store, Mirror: a.mirror, Now: time.Now(), Log: func(s string) { say("%s", s) }})
+	report.Step("QEMU")
+	tools, err := qemu.Find(ctx, target, hosttools.Options{Cache: store, Mirror: a.mirror, Now: time.Now(), Log: report.Log})
 	if err != nil {
-		return err
+		return orInterrupted(ctx, err)
 	}
 	accel := qemu.ProbeAccel(ctx, tools, target)
-	say("QEMU %s, %s", tools.Version, accel)
+	report.End(nil)
 
 	dir, err := os.MkdirTemp("", "kiln-boot-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	watch := &phaseWatch{w: a.Err, all: f.console}
+	watch := newBootWatch(report, f.console)
 	m, err := qemu.Start(context.WithoutCancel(ctx), tools, qemu.Config{
 		Arch: target, Accel: accel, Name: node.Name, Dir: dir, MemoryMiB: f.memory, CPUs: f.cpus, Console: watch,
 		Disks: []qemu.Disk{{Image: image, SizeBytes: f.diskGiB << 30, Fast: true}},
@@ -124,7 +134,6 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) error {
 		return err
 	}
 	defer m.Kill()
-	watch.started(time.Now())
 	port, err := m.HostPort(bootplan.DefaultAPIPort)
 	if err != nil {
 		return err
@@ -137,32 +146,48 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) error {
 	if err != nil {
 		return err
 	}
-	say("%s starts; kubeconfig: %s (API server at 127.0.0.1:%d, SSH at 127.0.0.1:%d)", node.Name, kubeconfig, port, sshPort)
+	if !a.json {
+		report.Notef("%s starts in QEMU %s (%s); kubeconfig: %s (API server at 127.0.0.1:%d, SSH at 127.0.0.1:%d)", node.Name, tools.Version, accel, kubeconfig, port, sshPort)
+	}
+	report.Event(progress.Event{Event: progress.EventMachine, Machine: &progress.Machine{
+		Node: node.Name, QEMU: tools.Version.String(), KVM: accel.KVM, Kubeconfig: kubeconfig, APIPort: port, SSHPort: sshPort,
+	}})
 
-	state, err := a.waitReady(ctx, m, secret.New(admin), port, node.Name)
+	state, err := a.waitReady(ctx, m, secret.New(admin), port, node.Name, watch.Pending)
 	if err != nil {
-		if ctx.Err() == nil {
-			say("\nThe last lines of the console:\n%s", m.Console().Tail(40))
-			if s := m.StderrTail(); s != "" {
-				say("\nQEMU said:\n%s", s)
-			}
-		}
+		return withMachineOutput(ctx, err, m)
+	}
+	report.End(nil)
+	times := watch.times(time.Now())
+	seconds := times[len(times)-1].Seconds
+	report.Event(progress.Event{Event: progress.EventReady, Seconds: &seconds})
+	if err := a.reportBoot(report, state, node.Name, kubeconfig, f.out, times); err != nil || f.untilReady {
 		return err
 	}
-	fmt.Fprintf(a.Out, "\n%s\n", state.Table())
-	a.printTimes(f.out, watch.times(time.Now()))
-	if f.untilReady {
-		return nil
-	}
-	say("\nReady. Use it with:\n  KUBECONFIG=%s kubectl get pods -A\nCtrl-C stops it.", kubeconfig)
+	report.Notef("\nReady. Use it with:\n  KUBECONFIG=%s kubectl get pods -A\nCtrl-C stops it.", kubeconfig)
 	select {
 	case <-ctx.Done():
 		// How a person ends this: no error.
-		say("stopping %s; a second Ctrl-C cuts its power", node.Name)
+		report.Notef("stopping %s; a second Ctrl-C cuts its power", node.Name)
 		return stopMachine(m, accel.Scale(30*time.Second))
 	case <-m.Context().Done():
 		return fmt.Errorf("%s stopped: %w", node.Name, context.Cause(m.Context()))
 	}
+}
+
+// withMachineOutput adds to an error what the machine said last. A failure that
+// was seen on the console has its lines already.
+func withMachineOutput(ctx context.Context, err error, m *qemu.Machine) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	if !errors.As(err, new(*qemu.ConsoleError)) {
+		err = fmt.Errorf("%w\n\nThe last lines of the console:\n%s", err, m.Console().Tail(40))
+	}
+	if s := m.StderrTail(); s != "" {
+		err = fmt.Errorf("%w\n\nQEMU said:\n%s", err, s)
+	}
+	return err
 }
 
 // stopMachine shuts the machine down in order, for at most limit or until another
@@ -180,7 +205,8 @@ func stopMachine(m *qemu.Machine, limit time.Duration) error {
 }
 
 // waitReady waits until the node is Ready and all pods run, or the machine fails.
-func (a *app) waitReady(ctx context.Context, m *qemu.Machine, admin secret.Value, port int, node string) (cluster.State, error) {
+// pending is told what is missing.
+func (a *app) waitReady(ctx context.Context, m *qemu.Machine, admin secret.Value, port int, node string, pending func(string)) (cluster.State, error) {
 	client, _, err := cluster.Client(admin, port)
 	if err != nil {
 		return cluster.State{}, err
@@ -189,7 +215,7 @@ func (a *app) waitReady(ctx context.Context, m *qemu.Machine, admin secret.Value
 	wait, cancel := context.WithTimeoutCause(m.Context(), limit, fmt.Errorf("not Ready within %s", limit))
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	state, err := cluster.WaitReady(wait, client, nil, node)
+	state, err := cluster.WaitReady(wait, client, pending, node)
 	if ctx.Err() != nil {
 		return state, ctx.Err()
 	}
@@ -204,16 +230,21 @@ func writeKubeconfig(path string, admin secret.Value, port int) error {
 	return atomicfile.WriteFile(path, kc.Reveal(), 0o600)
 }
 
-// printTimes prints how long the build's and the boot's steps took.
-func (a *app) printTimes(out string, boot []build.StepTime) {
+// reportBoot prints the result: what runs, and how long the build's and the boot's
+// steps took.
+func (a *app) reportBoot(report *progress.Reporter, state cluster.State, node, kubeconfig, out string, boot []build.StepTime) error {
+	if a.json {
+		return a.printJSON(map[string]any{"node": node, "kubeconfig": kubeconfig, "steps": boot})
+	}
 	var steps []build.StepTime
 	b, err := os.ReadFile(filepath.Join(out, build.TimesFile))
 	if err == nil {
 		err = json.Unmarshal(b, &steps)
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		fmt.Fprintf(a.Err, "times of the build: %v\n", err)
+		report.Notef("times of the build: %v", err)
 	}
+	fmt.Fprintf(a.Out, "\n%s\n", state.Table())
 	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "STEP\tSECONDS")
 	for _, s := range steps {
@@ -222,85 +253,5 @@ func (a *app) printTimes(out string, boot []build.StepTime) {
 	for _, s := range boot {
 		fmt.Fprintf(w, "boot: %s\t%.1f\n", s.Name, s.Seconds)
 	}
-	_ = w.Flush()
-}
-
-// milestones are console lines that begin a part of the boot.
-var milestones = []struct {
-	name string
-	re   *regexp.Regexp
-}{
-	{"kernel", regexp.MustCompile(`Linux version \d`)},
-	{"initramfs", regexp.MustCompile(`Running in initrd|Booting initrd of`)},
-	{"system start", regexp.MustCompile(`Switching root|Welcome to .*Kiln`)},
-}
-
-// firstbootLine is what firstboot prints: "[ 3/16] certs: issuing apiserver".
-var firstbootLine = regexp.MustCompile(`\[ ?\d+/\d+\] ([a-z0-9-]+): .*`)
-
-// phaseWatch reads the console: it shows the phases of the first boot and keeps
-// when each began.
-type phaseWatch struct {
-	w   io.Writer
-	all bool
-
-	mu    sync.Mutex
-	start time.Time
-	next  int // of milestones
-	parts []part
-}
-
-type part struct {
-	name string
-	at   time.Time
-}
-
-func (p *phaseWatch) started(at time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.start = at
-}
-
-// Write gets whole lines.
-func (p *phaseWatch) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, line := range strings.Split(strings.TrimRight(string(b), "\n"), "\n") {
-		shown := p.all
-		for i := p.next; i < len(milestones); i++ {
-			if milestones[i].re.MatchString(line) {
-				p.next = i + 1
-				p.begin(milestones[i].name)
-			}
-		}
-		if m := firstbootLine.FindStringSubmatch(line); m != nil {
-			p.begin("firstboot: " + m[1])
-			if !p.all {
-				fmt.Fprintln(p.w, m[0])
-			}
-		}
-		if shown {
-			fmt.Fprintln(p.w, line)
-		}
-	}
-	return len(b), nil
-}
-
-func (p *phaseWatch) begin(name string) {
-	if n := len(p.parts); n == 0 || p.parts[n-1].name != name {
-		p.parts = append(p.parts, part{name, time.Now()})
-	}
-}
-
-// times returns how long each part took; the last one ended at end.
-func (p *phaseWatch) times(end time.Time) []build.StepTime {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []build.StepTime
-	at, name := p.start, "firmware and boot loader"
-	for _, x := range append(p.parts, part{"", end}) {
-		out = append(out, build.StepTime{Name: name, Seconds: x.at.Sub(at).Seconds()})
-		at, name = x.at, x.name
-	}
-	return append(out, build.StepTime{Name: "power-on to Ready", Seconds: end.Sub(p.start).Seconds()})
+	return w.Flush()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,7 +16,7 @@ import (
 
 func (a *app) buildCommand() *cobra.Command {
 	var out string
-	var asJSON bool
+	var locked, offline bool
 	c := &cobra.Command{
 		Use:   "build FILE",
 		Short: "Bake a bootable disk image for each node",
@@ -31,8 +30,11 @@ func (a *app) buildCommand() *cobra.Command {
 What is the same for all nodes is kept in the cache. The first build compiles
 Kubernetes, which takes minutes.`,
 		Example: `  imagegen build cluster.yaml
-  imagegen build cluster.yaml -o /srv/images --json`,
-		Args: exactArgs("FILE"),
+  imagegen build cluster.yaml -o /srv/images --json       # for programs
+  imagegen build cluster.yaml --quiet                     # for cron: only errors on standard error
+  imagegen build cluster.yaml -o out --locked --offline   # the same packages again, without a network`,
+		Args:              exactArgs("FILE"),
+		ValidArgsFunction: clusterFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cluster, err := a.load(args[0])
 			if err != nil {
@@ -42,28 +44,30 @@ Kubernetes, which takes minutes.`,
 			if err != nil {
 				return err
 			}
-			progress := newProgress(a.Err, asJSON)
+			progress := a.reporter()
 			result, err := build.Run(cmd.Context(), build.Options{
 				Cluster: cluster, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
-				Release: version.Version, Now: time.Now(), Progress: progress,
+				Release: version.Version, Locked: locked, Offline: offline, Now: time.Now(), Progress: progress,
 			})
-			progress.finish(err)
+			err = orInterrupted(cmd.Context(), err)
+			progress.Finish(err)
 			if err != nil {
 				return err
 			}
-			return a.reportBuild(result, args[0], out, asJSON)
+			return a.reportBuild(result, args[0], out)
 		},
 	}
 	c.Flags().StringVarP(&out, "output", "o", "out", "output folder")
-	c.Flags().BoolVar(&asJSON, "json", false, "print the result, and progress on standard error, as JSON")
+	c.Flags().BoolVar(&locked, "locked", false, "take the packages of the output folder's kiln.lock.yaml; resolve nothing anew")
+	c.Flags().BoolVar(&offline, "offline", false, "take everything from the caches; fetch nothing")
+	a.jsonFlag(c)
+	completeFolder(c, "output")
 	return c
 }
 
-func (a *app) reportBuild(r *build.Result, file, out string, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(a.Out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(map[string]any{"images": r.Images, "adminConf": r.Admin, "lock": r.Lock, "steps": r.Times})
+func (a *app) reportBuild(r *build.Result, file, out string) error {
+	if a.json {
+		return a.printJSON(map[string]any{"images": r.Images, "adminConf": r.Admin, "lock": r.Lock, "steps": r.Times})
 	}
 	nodes := make([]string, 0, len(r.Images))
 	for n := range r.Images {

@@ -18,8 +18,9 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Print everything that is wrong with a cluster file",
 		Long: `Print everything that is wrong with a cluster file: each mistake with its line and
 column, and what would be right. Nothing is built and nothing is written.`,
-		Example: "  imagegen check cluster.yaml",
-		Args:    exactArgs("FILE"),
+		Example:           "  imagegen check cluster.yaml",
+		Args:              exactArgs("FILE"),
+		ValidArgsFunction: clusterFile,
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := a.load(args[0])
 			if err != nil {
@@ -44,9 +45,5 @@ func (a *app) load(file string) (*spec.Cluster, error) {
 	if len(mistakes) == 0 {
 		return c, nil
 	}
-	if err := mistakes.Print(a.Err); err != nil {
-		return nil, err
-	}
-	fmt.Fprintf(a.Err, "%s: %d mistake(s)\n", file, len(mistakes))
-	return nil, mistakesError{len(mistakes)}
+	return nil, a.showMistakes(file, mistakes)
 }

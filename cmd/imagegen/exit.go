@@ -31,9 +31,13 @@ type mistakesError struct{ count int }
 
 func (mistakesError) Error() string { return "the cluster file has mistakes" }
 
-// reported says that the user has seen the reason already.
-func reported(err error) bool {
-	return errors.As(err, new(mistakesError)) || errors.Is(err, context.Canceled)
+// orInterrupted returns how a command ended. What an interrupt breaks off fails in
+// many ways, a killed compiler's among them; all of them are the interrupt.
+func orInterrupted(ctx context.Context, err error) error {
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return context.Canceled
+	}
+	return err
 }
 
 func exitCode(err error) int {

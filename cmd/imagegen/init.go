@@ -24,6 +24,7 @@ func (a *app) initCommand() *cobra.Command {
 			}
 			return nil
 		},
+		ValidArgsFunction: clusterFile,
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := "cluster.yaml"
 			if len(args) == 1 {

@@ -17,19 +17,25 @@ func (a *app) payloadCommand() *cobra.Command {
 		Long: `Compile Kubernetes, etcd, containerd, CoreDNS, the CNI plugins, flannel and pause
 into the cache, as build does when they are missing, and list name, version and
 file of each program.`,
-		Example: "  imagegen payload --arch amd64",
-		Args:    exactArgs(),
+		Example: `  imagegen payload
+  imagegen payload --arch amd64 --json`,
+		Args:              exactArgs(),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			target, err := arch.Get(goarch)
 			if err != nil {
 				return usageError{err}
 			}
-			p := newProgress(a.Err, false)
+			p := a.reporter()
 			p.Step("compile the payload for " + goarch)
 			r, err := payload.Build(cmd.Context(), payload.Options{Arch: target, CacheDir: a.cacheDir, SourceDir: a.payloadDir, Progress: p.Log})
-			p.finish(err)
+			err = orInterrupted(cmd.Context(), err)
+			p.Finish(err)
 			if err != nil {
 				return err
+			}
+			if a.json {
+				return a.printPayload(r)
 			}
 			for _, b := range r.Binaries {
 				fmt.Fprintf(a.Out, "%s\t%s\t%s\n", b.Name, b.Version, b.Path)
@@ -38,5 +44,20 @@ file of each program.`,
 		},
 	}
 	c.Flags().StringVar(&goarch, "arch", "amd64", "architecture, by its Go name")
+	completeWords(c, "arch", arch.Names()...)
+	a.jsonFlag(c)
 	return c
+}
+
+// printPayload prints the list for programs.
+func (a *app) printPayload(r payload.Result) error {
+	type program struct {
+		payload.Binary
+		File string `json:"file"`
+	}
+	programs := make([]program, 0, len(r.Binaries))
+	for _, b := range r.Binaries {
+		programs = append(programs, program{b, b.Path})
+	}
+	return a.printJSON(programs)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -19,6 +20,8 @@ type Streams struct {
 // app is what every verb shares.
 type app struct {
 	Streams
+	json, quiet bool
+
 	cacheDir   string
 	mirror     string
 	payloadDir string
@@ -27,6 +30,13 @@ type app struct {
 // Run executes one command line. Results go to s.Out, progress and messages to s.Err.
 func Run(ctx context.Context, args []string, s Streams) error {
 	a := &app{Streams: s}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	return a.showError(root.ExecuteContext(ctx))
+}
+
+// rootCommand makes the program's commands.
+func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "imagegen",
 		Short: "Turn one YAML file into a Kubernetes cluster in disk images",
@@ -42,24 +52,41 @@ network.`,
 		SilenceUsage:  true,
 		Version:       version.Version,
 	}
-	root.SetIn(s.In)
-	root.SetOut(s.Out)
-	root.SetErr(s.Err)
-	root.SetArgs(args)
+	root.SetIn(a.In)
+	root.SetOut(a.Out)
+	root.SetErr(a.Err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
 	f := root.PersistentFlags()
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but errors on standard error")
 	f.StringVar(&a.cacheDir, "cache", "", "folder for downloads and built parts (default $KILN_CACHE, else ~/.cache/kiln)")
 	f.StringVar(&a.mirror, "mirror", "", "Debian mirror, the URL above dists/ (default $KILN_MIRROR, else from the host's apt configuration)")
-	f.StringVar(&a.payloadDir, "payload-dir", "", "Kiln's source tree, whose payload/ is compiled (default: found from the program and the current folder)")
-	root.AddCommand(a.initCommand(), a.checkCommand(), a.buildCommand(), a.bootCommand(), a.payloadCommand())
-	root.AddCommand(&cobra.Command{
-		Use:   "exit-codes",
-		Short: "What the exit codes mean",
-		Long:  exitCodesHelp,
-	})
-	return root.ExecuteContext(ctx)
+	f.StringVar(&a.payloadDir, "payload-dir", "", "folder payload of Kiln's source tree, which is compiled (default $KILN_PAYLOAD, else found from the program and the current folder)")
+	root.AddCommand(a.initCommand(), a.checkCommand(), a.buildCommand(), a.bootCommand(), a.payloadCommand(), docsCommand())
+	root.AddCommand(
+		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp},
+		&cobra.Command{Use: "environment", Short: "Which environment variables are read", Long: environmentHelp},
+	)
+	setUpCompletion(root)
+	return root
+}
+
+const environmentHelp = `Environment variables of imagegen:
+
+  KILN_CACHE         folder for downloads and built parts, like --cache
+  KILN_MIRROR        Debian mirror, like --mirror
+  KILN_PAYLOAD       folder payload of Kiln's source tree, like --payload-dir
+  SOURCE_DATE_EPOCH  time on everything in an image, in seconds since 1970
+  NO_COLOR           if set, no colours on a terminal
+  TERM               if dumb, progress is plain lines, as it is in files and pipes
+`
+
+// printJSON prints a command's result for programs.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.Out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // exactArgs is cobra.ExactArgs with a usage error that names what is missing.

@@ -1,26 +1,48 @@
 package main
 
 import (
-	"context"
+	"encoding/json"
 	"fmt"
-	"os"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kiln-os/kiln/internal/progress"
 )
 
+// The scripts run the real program: the test binary is it when called imagegen.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"imagegen": func() {
-			err := Run(context.Background(), os.Args[1:], Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
-			if err != nil && !reported(err) {
-				fmt.Fprintf(os.Stderr, "imagegen: %v\n", err)
-			}
-			os.Exit(exitCode(err))
-		},
-	})
+	testscript.Main(m, map[string]func(){"imagegen": main})
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+	testscript.Run(t, testscript.Params{
+		Dir:  "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"events": cmdEvents},
+	})
+}
+
+// cmdEvents is the script command `events FILE`: standard error of the last command
+// is nothing but events, and FILE lists their kinds and steps.
+func cmdEvents(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: events FILE")
+	}
+	var got strings.Builder
+	for _, line := range strings.Split(strings.TrimSpace(ts.ReadFile("stderr")), "\n") {
+		var e progress.Event
+		d := json.NewDecoder(strings.NewReader(line))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&e); err != nil {
+			ts.Fatalf("%q is no event: %v", line, err)
+		}
+		if e.Time.IsZero() {
+			ts.Fatalf("%q has no time", line)
+		}
+		fmt.Fprintln(&got, strings.TrimSpace(e.Event+" "+e.Step))
+	}
+	if want := ts.ReadFile(args[0]); got.String() != want {
+		ts.Fatalf("events:\n%swant:\n%s", got.String(), want)
+	}
 }

@@ -122,6 +122,11 @@ var errOffline = errors.New("it is not in the cache, and offline nothing is fetc
 // fetch returns the blob with the digest, from the cache or from the first of the
 // paths that the mirror has.
 func (a *Archive) fetch(ctx context.Context, sum string, size int64, paths ...string) (string, error) {
+	return a.fetchCounted(ctx, sum, size, &transfer{meter: &meter{}}, paths...)
+}
+
+// fetchCounted is fetch that tells a meter what comes.
+func (a *Archive) fetchCounted(ctx context.Context, sum string, size int64, count *transfer, paths ...string) (string, error) {
 	var file string
 	err := retry(ctx, func() error {
 		var err error
@@ -134,7 +139,10 @@ func (a *Archive) fetch(ctx context.Context, sum string, size int64, paths ...st
 					break
 				}
 			}
-			return r, err
+			if err != nil {
+				return nil, err
+			}
+			return count.begin(r), nil
 		})
 		return err
 	})

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,7 @@ type Lock struct {
 	Components []string        `json:"components"`
 	Date       time.Time       `json:"date"`      // of the suite's InRelease
 	InRelease  string          `json:"inRelease"` // its SHA-256
+	Request    string          `json:"request"`   // digest of what was resolved, see Request.Digest
 	Packages   []LockedPackage `json:"packages"`
 }
 
@@ -38,7 +41,33 @@ type LockedPackage struct {
 }
 
 // resolverVersion changes when the same request may resolve to something else.
-const resolverVersion = "2"
+const resolverVersion = "3"
+
+// Digest names the request and the version of the resolver.
+func (r Request) Digest() (string, error) {
+	b, err := json.Marshal(r)
+	return cache.Key("request", resolverVersion, string(b)), err
+}
+
+// Locked reads a lock that an earlier resolution of the same request wrote to
+// path. It is an error if there is none, or if it is of another request.
+func (a *Archive) Locked(path, arch string, req Request) (*Lock, error) {
+	l, err := ReadLock(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no lock file %s to build from; build once without --locked", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	request, err := req.Digest()
+	if err != nil {
+		return nil, err
+	}
+	if l.Suite != a.Suite || l.Arch != arch || l.Request != request || !slices.Equal(l.Components, a.Components) {
+		return nil, fmt.Errorf("lock file %s is of another list of packages (%s, %s): this version of imagegen, or this profile, wants others; build once without --locked", path, l.Suite, l.Arch)
+	}
+	return l, nil
+}
 
 // Resolve verifies the suite, resolves the request and returns the lock. What one
 // InRelease resolves to never changes, so it is kept, and the indexes are read
@@ -48,16 +77,17 @@ func (a *Archive) Resolve(ctx context.Context, arch string, req Request) (*Lock,
 	if err != nil {
 		return nil, err
 	}
-	request, err := json.Marshal(req)
+	request, err := req.Digest()
 	if err != nil {
 		return nil, err
 	}
-	key := cache.Key(append([]string{"resolution", resolverVersion, rel.SHA256, a.Suite, arch, string(request)}, a.Components...)...)
+	key := cache.Key(append([]string{"resolution", rel.SHA256, a.Suite, arch, request}, a.Components...)...)
 	dir, err := a.Cache.Dir("resolutions", key, func(tmp string) error {
 		l, err := a.resolve(ctx, rel, arch, req)
 		if err != nil {
 			return err
 		}
+		l.Request = request
 		return l.Write(filepath.Join(tmp, resolutionFile))
 	})
 	if err != nil {
@@ -130,19 +160,19 @@ func ReadLock(path string) (*Lock, error) {
 const parallel = 4
 
 // Fetch gets all packages of the lock and returns their files in its order.
-// progress, if set, is called with the bytes that are there and all bytes, never
-// by two at once.
+// progress, if set, is called with the bytes that are there and all bytes, while
+// they come and never by two at once. The count goes back when a transfer is
+// tried again.
 func (a *Archive) Fetch(ctx context.Context, l *Lock, progress func(done, total int64)) ([]string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var (
-		total, done int64
-		wg          sync.WaitGroup
-		mu          sync.Mutex
-		next        atomic.Int64
+		wg   sync.WaitGroup
+		next atomic.Int64
 	)
+	all := &meter{report: progress}
 	for _, p := range l.Packages {
-		total += p.Size
+		all.total += p.Size
 	}
 	files := make([]string, len(l.Packages))
 	for range parallel {
@@ -153,17 +183,14 @@ func (a *Archive) Fetch(ctx context.Context, l *Lock, progress func(done, total 
 					return
 				}
 				p := l.Packages[i]
-				file, err := a.fetch(ctx, p.SHA256, p.Size, p.Filename)
+				one := &transfer{meter: all}
+				file, err := a.fetchCounted(ctx, p.SHA256, p.Size, one, p.Filename)
 				if err != nil {
 					cancel(fetchError(p, err)) // the first one counts
 					return
 				}
 				files[i] = file
-				mu.Lock()
-				if done += p.Size; progress != nil {
-					progress(done, total)
-				}
-				mu.Unlock()
+				one.finish(p.Size)
 			}
 		})
 	}

@@ -1,92 +1,88 @@
-// Package kmod makes the indexes of kernel modules (modules.dep, modules.alias
-// and their binary forms) that modprobe and udev read.
+// Package kmod makes the indexes of kernel modules that modprobe and udev read,
+// as depmod(8) of kmod does: modules.dep, modules.alias, modules.symbols and the
+// rest of modules.dep(5), in text and in libkmod's binary form. Files of the same
+// modules are the same bytes as those of kmod 34, on every build host.
+//
+// Unlike depmod(8), Index reads no depmod.d(5): a host's configuration must not
+// decide what is in an image. Its default order holds, in which modules below
+// updates/ replace those of the same name elsewhere.
+//
+// INPUTS: usr/lib/modules/<release>/ of a tree with modules (.ko, .ko.gz, .ko.xz,
+// .ko.zst), modules.order, modules.builtin and modules.builtin.modinfo.
+// OUTPUTS: further files modules.* in the same folder.
 package kmod
 
 import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path"
-	"path/filepath"
-	"strings"
 
 	"github.com/kiln-os/kiln/images/tree"
 )
 
-// Index runs depmod(8) over the modules of one kernel release in t and adds the
-// indexes to t. command returns a depmod that is ready to run with args; work is
-// an existing folder for temporary files, which is left as it was.
-func Index(ctx context.Context, command func(ctx context.Context, args ...string) (*exec.Cmd, error), t *tree.Tree, kernel, work string) error {
-	dir := "usr/lib/modules/" + kernel
-	tmp, err := os.MkdirTemp(work, "depmod-")
+// Index adds the indexes of one kernel release to t. It adds nothing if it fails.
+func Index(ctx context.Context, t *tree.Tree, kernel string) error {
+	files, err := index(ctx, t, "usr/lib/modules/"+kernel)
 	if err != nil {
-		return err
+		return fmt.Errorf("index modules of kernel %s: %w", kernel, err)
 	}
-	defer os.RemoveAll(tmp)
-	err = t.Walk(func(p string, e *tree.Entry) error {
-		if e.Type != tree.File || !strings.HasPrefix(p, dir+"/") {
-			return nil
-		}
-		// depmod looks below lib/modules of its base folder.
-		return extract(filepath.Join(tmp, strings.TrimPrefix(p, "usr/")), e)
-	})
-	if err != nil {
-		return fmt.Errorf("depmod: %w", err)
-	}
-	cmd, err := command(ctx, "-b", tmp, kernel)
-	if err != nil {
-		return err
-	}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, tail(out.String()))
-	}
-	made, err := filepath.Glob(filepath.Join(tmp, "lib/modules", kernel, "modules.*"))
-	if err != nil {
-		return err
-	}
-	for _, f := range made {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return err
-		}
-		t.AddFile(path.Join(dir, filepath.Base(f)), 0o644, b)
-	}
-	if t.Get(dir+"/modules.dep.bin") == nil {
-		return fmt.Errorf("depmod made no modules.dep.bin for kernel %s\n%s", kernel, tail(out.String()))
+	for _, f := range files {
+		t.AddFile("usr/lib/modules/"+kernel+"/"+f.name, 0o644, f.data)
 	}
 	return nil
 }
 
-func extract(to string, e *tree.Entry) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	r, err := e.Content.Open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	f, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(f, r); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+// file is one index.
+type file struct {
+	name string
+	data []byte
 }
 
-// tail keeps the end of a tool's output, where the reason is.
-func tail(s string) string {
-	const keep = 2000
-	if len(s) > keep {
-		s = "…" + s[len(s)-keep:]
+// index makes the indexes of the modules below dir.
+func index(ctx context.Context, t *tree.Tree, dir string) ([]file, error) {
+	modules, err := findModules(t, dir)
+	if err != nil {
+		return nil, err
 	}
-	return strings.TrimSpace(s)
+	if err := readModules(ctx, t, dir, modules); err != nil {
+		return nil, err
+	}
+	symbols := exportedSymbols(modules)
+	linkModules(modules, symbols)
+	if err := rankModules(modules); err != nil {
+		return nil, err
+	}
+
+	files := []file{
+		{"modules.alias", aliasText(modules)},
+		{"modules.dep", depText(modules)},
+		{"modules.devname", devnameText(modules)},
+		{"modules.softdep", infoText(modules, "softdep", "# Soft dependencies extracted from modules themselves.\n")},
+		{"modules.symbols", symbolText(symbols)},
+		{"modules.weakdep", infoText(modules, "weakdep", "# Weak dependencies extracted from modules themselves.\n")},
+	}
+	for _, b := range []struct {
+		name string
+		make func() (*trie, error)
+	}{
+		{"modules.alias.bin", func() (*trie, error) { return aliasTrie(modules) }},
+		{"modules.builtin.alias.bin", func() (*trie, error) { return builtinAliasTrie(t, dir) }},
+		{"modules.builtin.bin", func() (*trie, error) { return builtinTrie(t, dir) }},
+		{"modules.dep.bin", func() (*trie, error) { return depTrie(modules) }},
+		{"modules.symbols.bin", func() (*trie, error) { return symbolTrie(symbols) }},
+	} {
+		x, err := b.make()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", b.name, err)
+		}
+		if x == nil {
+			continue
+		}
+		var out bytes.Buffer
+		if err := x.write(&out); err != nil {
+			return nil, fmt.Errorf("%s: %w", b.name, err)
+		}
+		files = append(files, file{b.name, out.Bytes()})
+	}
+	return files, nil
 }

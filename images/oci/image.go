@@ -1,8 +1,6 @@
 // Package oci composes container images out of file trees and lays them out as an
-// OCI image layout, which containerd imports under the images' names.
-//
-// Layers are tar without compression: the layout lies in a file system that
-// compresses as a whole, and importing costs no decompression of its own.
+// OCI image layout whose layers are unpacked, ready to be mounted from where they
+// are.
 package oci
 
 import (
@@ -25,7 +23,7 @@ type Image struct {
 	Ref  string
 	Arch arch.Arch
 	// Layers are the image's trees, the lowest first. A tree that several images
-	// have is stored once. The trees must not change until the layout is read.
+	// have is stored once.
 	Layers     []*tree.Tree
 	Entrypoint []string
 	Cmd        []string

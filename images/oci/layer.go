@@ -13,38 +13,13 @@ import (
 	"github.com/kiln-os/kiln/images/tree"
 )
 
-// tarContent is the tar stream of a tree. It is written anew whenever it is read:
-// a layer with programs of hundreds of megabytes is neither held in memory nor
-// stored a second time.
-type tarContent struct {
+// layer is a v1.Layer whose stored form would be its tar stream: digest and diff
+// id are the same.
+type layer struct {
 	tree  *tree.Tree
 	mtime time.Time
+	hash  v1.Hash
 	size  int64
-}
-
-// Open implements tree.Content. Closing the reader early ends the writer.
-func (c tarContent) Open() (io.ReadCloser, error) {
-	r, w := io.Pipe()
-	go func() {
-		// A pipe hands over one write at a time: small ones are collected.
-		b := bufio.NewWriterSize(w, 256<<10)
-		err := c.tree.WriteTar(b, c.mtime)
-		if err == nil {
-			err = b.Flush()
-		}
-		w.CloseWithError(err) // nil is the end of the file
-	}()
-	return r, nil
-}
-
-// Size implements tree.Content.
-func (c tarContent) Size() int64 { return c.size }
-
-// layer is a v1.Layer whose stored form is its tar stream: digest and diff id are
-// the same.
-type layer struct {
-	content tarContent
-	hash    v1.Hash
 }
 
 // newLayer reads the tree once, for its digest and size.
@@ -54,18 +29,30 @@ func newLayer(t *tree.Tree, mtime time.Time) (*layer, error) {
 	if err := t.WriteTar(count, mtime); err != nil {
 		return nil, err
 	}
-	return &layer{
-		content: tarContent{tree: t, mtime: mtime, size: count.n},
-		hash:    v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))},
-	}, nil
+	return &layer{tree: t, mtime: mtime, size: count.n, hash: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}}, nil
+}
+
+// tar is the layer's tar stream. Closing the reader early ends the writer.
+func (l *layer) tar() (io.ReadCloser, error) {
+	r, w := io.Pipe()
+	go func() {
+		// A pipe hands over one write at a time: small ones are collected.
+		b := bufio.NewWriterSize(w, 256<<10)
+		err := l.tree.WriteTar(b, l.mtime)
+		if err == nil {
+			err = b.Flush()
+		}
+		w.CloseWithError(err) // nil is the end of the file
+	}()
+	return r, nil
 }
 
 // The methods of v1.Layer.
 func (l *layer) Digest() (v1.Hash, error)             { return l.hash, nil }
 func (l *layer) DiffID() (v1.Hash, error)             { return l.hash, nil }
-func (l *layer) Compressed() (io.ReadCloser, error)   { return l.content.Open() }
-func (l *layer) Uncompressed() (io.ReadCloser, error) { return l.content.Open() }
-func (l *layer) Size() (int64, error)                 { return l.content.size, nil }
+func (l *layer) Compressed() (io.ReadCloser, error)   { return l.tar() }
+func (l *layer) Uncompressed() (io.ReadCloser, error) { return l.tar() }
+func (l *layer) Size() (int64, error)                 { return l.size, nil }
 func (l *layer) MediaType() (types.MediaType, error)  { return types.OCIUncompressedLayer, nil }
 
 type counter struct {

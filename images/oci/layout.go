@@ -25,13 +25,18 @@ const (
 // refForm is a full image name: a host with a dot, a path, a tag.
 var refForm = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
-// WriteLayout puts an OCI image layout with all images into t below prefix: one
-// index, and every blob once, however many images have it. All files in layers
-// have the time mtime, which is also the images' creation time. The result depends
-// on nothing else, not even on the order of images.
+// LayersDir is the folder of the layers below the layout's; each is in a folder
+// that its diff id names, in hexadecimal.
+const LayersDir = "layers"
+
+// WriteLayout puts all images into t below prefix as an OCI image layout whose
+// layers are unpacked: one index, the manifests and configurations as blobs, and
+// every layer's files once, however many images have it, below LayersDir. A node
+// uses them where they are, see internal/phases/images.
 //
-// Layers are written out when their content in t is read, so the images' trees
-// must not change until then.
+// Digests are those of the layers' tar streams, in which all files have the time
+// mtime, which is also the images' creation time. The result depends on nothing
+// else, not even on the order of images.
 func WriteLayout(t *tree.Tree, prefix string, images []Image, mtime time.Time) error {
 	images = slices.Clone(images)
 	slices.SortFunc(images, func(a, b Image) int { return strings.Compare(a.Ref, b.Ref) })
@@ -56,8 +61,8 @@ func WriteLayout(t *tree.Tree, prefix string, images []Image, mtime time.Time) e
 					return fmt.Errorf("image %s: layer: %w", i.Ref, err)
 				}
 				layers[lt] = l
+				addLayer(t, path.Join(prefix, LayersDir, l.hash.Hex), lt)
 			}
-			addBlob(t, prefix, l.hash, l.content)
 			mine = append(mine, l)
 		}
 		img, err := i.build(mine, mtime)
@@ -77,8 +82,21 @@ func WriteLayout(t *tree.Tree, prefix string, images []Image, mtime time.Time) e
 		return fmt.Errorf("image index: %w", err)
 	}
 	t.AddFile(path.Join(prefix, "index.json"), 0o644, raw)
-	t.AddFile(path.Join(prefix, "oci-layout"), 0o644, []byte(`{"imageLayoutVersion":"1.0.0"}`))
 	return nil
+}
+
+// addLayer puts the layer's files below dir.
+func addLayer(t *tree.Tree, dir string, layer *tree.Tree) {
+	t.AddDir(dir, 0o755)
+	// The function that is called cannot fail.
+	_ = layer.Walk(func(p string, e *tree.Entry) error {
+		own := *e
+		if e.Type == tree.Hardlink {
+			own.Link = path.Join(dir, e.Link)
+		}
+		t.Set(path.Join(dir, p), &own)
+		return nil
+	})
 }
 
 // addImage adds the image's manifest and configuration and returns the manifest's

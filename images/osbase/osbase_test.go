@@ -47,18 +47,18 @@ func TestConfigure(t *testing.T) {
 	tr := packages()
 	configured(t, tr)
 	for p, want := range map[string]string{
-		"etc/passwd":                         "sshd:x:994:994:",
-		"etc/group":                          "_ssh:x:993:",
-		"etc/shadow":                         "root:*:",
-		"etc/ssl/certs/ca-certificates.crt":  "cert a\ncert b\n",
-		"etc/ssh/sshd_config":                "default of",
-		"usr/lib/os-release":                 "IMAGE_VERSION=v1",
-		"usr/bin/kubelet":                    "k",
-		"usr/lib/x/kubectl":                  "k",
-		"usr/sbin/iptables":                  "program",
-		"etc/containerd/config.toml":         "SystemdCgroup = true",
-		"usr/lib/repart.d/40-state.conf":     "UUID=s",
-		"etc/selinux/config":                 "SELINUXTYPE=none",
+		"etc/passwd":                        "sshd:x:994:994:",
+		"etc/group":                         "_ssh:x:993:",
+		"etc/shadow":                        "root:*:",
+		"etc/ssl/certs/ca-certificates.crt": "cert a\ncert b\n",
+		"etc/ssh/sshd_config":               "default of",
+		"usr/lib/os-release":                "IMAGE_VERSION=v1",
+		"usr/bin/kubelet":                   "k",
+		"usr/lib/x/kubectl":                 "k",
+		"usr/sbin/iptables":                 "program",
+		"etc/containerd/config.toml":        "SystemdCgroup = true",
+		"usr/lib/repart.d/40-state.conf":    "UUID=s",
+		"etc/selinux/config":                "SELINUXTYPE=none",
 	} {
 		b, err := tr.ReadFile(p)
 		if err != nil || !strings.Contains(string(b), want) {

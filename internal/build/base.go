@@ -76,10 +76,7 @@ func makeBase(ctx context.Context, in inputs, tools *hosttools.Tools, dir string
 		return err
 	}
 	step("index kernel modules")
-	command := func(name string) func(context.Context, ...string) (*exec.Cmd, error) {
-		return func(ctx context.Context, args ...string) (*exec.Cmd, error) { return tools.Command(ctx, name, args...) }
-	}
-	if err := kmod.Index(ctx, command("depmod"), t, kernel, dir); err != nil {
+	if err := kmod.Index(ctx, t, kernel); err != nil {
 		return err
 	}
 
@@ -120,7 +117,11 @@ func makeBase(ctx context.Context, in inputs, tools *hosttools.Tools, dir string
 	if err != nil {
 		return err
 	}
+	shareFiles(usr)
 	usrPath := filepath.Join(dir, usrFile)
+	command := func(name string) func(context.Context, ...string) (*exec.Cmd, error) {
+		return func(ctx context.Context, args ...string) (*exec.Cmd, error) { return tools.Command(ctx, name, args...) }
+	}
 	opts := squashfs.Options{Compression: "zstd", Level: 3}
 	if err := squashfs.Write(ctx, command("mksquashfs"), usr, usrPath, in.time, opts); err != nil {
 		return err

@@ -48,6 +48,8 @@ type Options struct {
 	Source  string // Kiln's source tree, see payload.FindSource
 	Cache   *cache.Cache
 	Release string // Kiln's version, for os-release
+	Locked  bool   // take the packages of Out's LockFile, and resolve nothing
+	Offline bool   // take everything from the caches, and fetch nothing
 	Now     time.Time
 	// Progress is told of steps and of bytes; it may not be nil.
 	Progress Progress
@@ -227,12 +229,18 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now}
+	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
 	roots := append(append([]string{p.Kernel}, osbase.Packages...), p.Packages...)
 	if a.Boot == arch.BootEFI {
 		roots = append(roots, "systemd-boot-efi")
 	}
-	lock, err := archive.Resolve(ctx, a.Debian, deb.Request{Roots: roots, Exclude: osbase.Excluded, Prefer: osbase.Preferred})
+	req := deb.Request{Roots: roots, Exclude: osbase.Excluded, Prefer: osbase.Preferred}
+	var lock *deb.Lock
+	if o.Locked {
+		lock, err = archive.Locked(filepath.Join(o.Out, LockFile), a.Debian, req)
+	} else {
+		lock, err = archive.Resolve(ctx, a.Debian, req)
+	}
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -63,7 +63,7 @@ func scan(dir string) (map[string]string, error) {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for rel := range work {
-				sum, err := hashFile(filepath.Join(dir, rel))
+				sum, err := FileDigest(filepath.Join(dir, rel))
 				mu.Lock()
 				m[rel], first = sum, errors.Join(first, err)
 				mu.Unlock()
@@ -95,7 +95,8 @@ func scan(dir string) (map[string]string, error) {
 	return m, errors.Join(err, first)
 }
 
-func hashFile(name string) (string, error) {
+// FileDigest is the SHA-256 of a file, in hexadecimal.
+func FileDigest(name string) (string, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return "", err

@@ -21,6 +21,14 @@ func (p Paths) Record() string { return p.at("/var/lib/kiln/firstboot.json") }
 // Done exists once the record is complete; firstboot.service is not started then.
 func (p Paths) Done() string { return p.at("/var/lib/kiln/firstboot.done") }
 
+// Issue is what the login screen shows of firstboot, see issue(5). It is below /etc
+// because it outlives a reboot, after which firstboot does not run.
+func (p Paths) Issue() string { return p.at("/etc/issue.d/kiln.issue") }
+
+// LoginReload is the file that agetty watches: when it is touched, login screens
+// at which nobody has logged in are drawn again. It exists if an agetty runs.
+func (p Paths) LoginReload() string { return p.at("/run/agetty.reload") }
+
 // PKI is kubeadm's certificatesDir; with names, a file in it.
 func (p Paths) PKI(names ...string) string {
 	return filepath.Join(append([]string{p.at("/etc/kubernetes/pki")}, names...)...)

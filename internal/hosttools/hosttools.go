@@ -30,7 +30,7 @@ type Set []string
 // The sets of tools.
 var (
 	// Image is what `imagegen build` calls.
-	Image = Set{"squashfs-tools", "kmod"}
+	Image = Set{"squashfs-tools"}
 	// Reference is what tests check the written formats with.
 	Reference = Set{"squashfs-tools", "kmod", "gdisk", "dosfstools", "mtools", "cryptsetup-bin", "cpio", "e2fsprogs", "systemd", "ignition", "binutils", "openssl"}
 )

@@ -31,6 +31,8 @@ type Runner struct {
 	PlanDigest string
 	BootID     string
 	Out        *Printer
+	// Saved, if not nil, is called after each change of the record was saved.
+	Saved func(Record)
 	// Now is the clock for the record; nil means time.Now.
 	Now func() time.Time
 	// Backoff is the pause before the first retry; it doubles up to a minute. 0 means 2 s.
@@ -57,7 +59,7 @@ func (r Runner) Run(ctx context.Context) error {
 		return nil
 	}
 	r.prepare(&rec)
-	if err := rec.save(r.RecordPath); err != nil {
+	if err := r.save(&rec); err != nil {
 		return err
 	}
 	for i, p := range r.Phases {
@@ -68,13 +70,21 @@ func (r Runner) Run(ctx context.Context) error {
 		if err := r.runPhase(ctx, p, &rec); err != nil {
 			err = fmt.Errorf("phase %s: %w", p.Name, err)
 			rec.State, rec.LastError = StateFailed, err.Error()
-			return errors.Join(err, rec.save(r.RecordPath))
+			return errors.Join(err, r.save(&rec))
 		}
 	}
 	r.Out.enter("")
 	now := r.Now().UTC()
 	rec.State, rec.LastError, rec.Finished = StateComplete, "", &now
-	return rec.save(r.RecordPath)
+	return r.save(&rec)
+}
+
+func (r Runner) save(rec *Record) error {
+	err := rec.save(r.RecordPath)
+	if err == nil && r.Saved != nil {
+		r.Saved(*rec)
+	}
+	return err
 }
 
 // prepare brings the record of earlier runs up to date with this one.
@@ -108,7 +118,7 @@ func (r Runner) runPhase(ctx context.Context, p Phase, rec *Record) error {
 	for {
 		pr := rec.begin(p.Name, r.Now().UTC())
 		pr.Attempts++
-		if err := rec.save(r.RecordPath); err != nil {
+		if err := r.save(rec); err != nil {
 			return err
 		}
 		r.Out.Step("%s", p.Summary)
@@ -119,12 +129,12 @@ func (r Runner) runPhase(ctx context.Context, p Phase, rec *Record) error {
 			now := r.Now().UTC()
 			pr.Done, pr.Finished = true, &now
 			r.Out.Step("done in %s", seconds(time.Duration(pr.Took)))
-			return rec.save(r.RecordPath)
+			return r.save(rec)
 		}
 		pr.LastError = err.Error()
 		if waited := time.Since(begun); ctx.Err() != nil || IsPermanent(err) || waited+backoff > p.Bound {
 			return err
-		} else if err := rec.save(r.RecordPath); err != nil {
+		} else if err := r.save(rec); err != nil {
 			return err
 		} else {
 			r.Out.Warn("%v; trying again in %s, for %s more", pr.LastError, backoff, short(p.Bound-waited))

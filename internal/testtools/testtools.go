@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kiln-os/kiln/images/deb"
+	"github.com/kiln-os/kiln/images/tree"
+	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/hosttools"
 )
@@ -44,4 +47,37 @@ func Path(t testing.TB, abs string) string {
 		t.Fatalf("reference tools: %v", err)
 	}
 	return set.Path(abs)
+}
+
+// Kernel returns the files of Debian's kernel for an architecture: of the kernel's
+// package alone, resolved, verified and unpacked as for an image.
+func Kernel(t testing.TB, a arch.Arch) *tree.Tree {
+	t.Helper()
+	files, err := kernel(t.Context(), a)
+	if err != nil {
+		t.Fatalf("kernel %s: %v", a.Kernel, err)
+	}
+	return files
+}
+
+func kernel(ctx context.Context, a arch.Arch) (*tree.Tree, error) {
+	c, err := cache.Open("")
+	if err != nil {
+		return nil, err
+	}
+	mirror, err := deb.FindMirror("", "/etc/apt")
+	if err != nil {
+		return nil, err
+	}
+	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: c, Now: time.Now()}
+	// What the package depends on makes an initramfs when it is installed.
+	lock, err := archive.Resolve(ctx, a.Debian, deb.Request{Roots: []string{a.Kernel}, Exclude: []string{"kmod", "linux-base", "initramfs-tools"}})
+	if err != nil {
+		return nil, err
+	}
+	packages, err := archive.Fetch(ctx, lock, nil)
+	if err != nil {
+		return nil, err
+	}
+	return deb.Unpack(ctx, c, lock, packages)
 }

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,9 +19,14 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -34,8 +40,8 @@ import (
 
 // These tests need root and a containerd: $KILN_CONTAINERD, else the one in PATH.
 
-// layout writes an OCI image layout with the given images. All share their first
-// layer, as the images of Kubernetes do.
+// layout writes an OCI image layout with unpacked layers and the given images. All
+// share their first layer, as the images of Kubernetes do.
 func layout(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	blob := func(data []byte) ocispec.Descriptor {
@@ -70,9 +76,15 @@ func layout(t *testing.T, dir string, names ...string) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		d := blob(b.Bytes())
-		d.MediaType = ocispec.MediaTypeImageLayer
-		return d
+		d := digest.FromBytes(b.Bytes())
+		files := filepath.Join(dir, layersDir, d.Encoded())
+		if err := os.MkdirAll(files, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(files, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: int64(b.Len())}
 	}
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
 	index.SchemaVersion = 2
@@ -132,7 +144,7 @@ func start(t *testing.T) host.Paths {
 	return p
 }
 
-func TestImport(t *testing.T) {
+func TestRun(t *testing.T) {
 	names := []string{"registry.k8s.io/etcd:3.7.0-0", "registry.k8s.io/kube-proxy:v1.37.2", "registry.k8s.io/pause:3.10.2"}
 	p := start(t)
 	layout(t, p.Images(), names...)
@@ -149,7 +161,7 @@ func TestImport(t *testing.T) {
 		return out.String()
 	}
 	// containerd is still starting: Run waits for it.
-	if got := run(); strings.Count(got, "importing ") != len(names) {
+	if got := run(); strings.Count(got, "adding ") != len(names) {
 		t.Errorf("first run:\n%s", got)
 	}
 	client, err := containerd.New(p.Containerd(), containerd.WithDefaultNamespace(namespace))
@@ -168,14 +180,19 @@ func TestImport(t *testing.T) {
 				t.Errorf("%s: unpacked %v, %v", n, ok, err)
 			}
 		}
+		for _, n := range names {
+			if got := read(ctx, t, client, n); got != [2]string{strings.Repeat("shared", 1000), n} {
+				t.Errorf("%s holds %.20q", n, got)
+			}
+		}
 		ls, err := client.LeasesService().List(ctx)
 		if err != nil || slices.ContainsFunc(ls, func(l leases.Lease) bool { return l.ID == leaseID }) {
 			t.Errorf("leases left: %v, %v", ls, err)
 		}
 	}
 	check()
-	if got := run(); strings.Contains(got, "importing") {
-		t.Errorf("a second run imports again:\n%s", got)
+	if got := run(); strings.Contains(got, "adding") {
+		t.Errorf("a second run adds again:\n%s", got)
 	}
 
 	// What a reset between unpacking and naming leaves: snapshots that only the lease holds.
@@ -186,8 +203,34 @@ func TestImport(t *testing.T) {
 	if err := client.ImageService().Delete(ctx, names[1]); err != nil {
 		t.Fatal(err)
 	}
-	if got := run(); strings.Count(got, "importing ") != 1 || !strings.Contains(got, "importing "+names[1]+" (2 of 3)") {
+	if got := run(); strings.Count(got, "adding ") != 1 || !strings.Contains(got, "adding "+names[1]+" (2 of 3)") {
 		t.Errorf("after a reset:\n%s", got)
+	}
+	check()
+
+	// A run that was cut off between two steps left a snapshot that is not committed.
+	sn := client.SnapshotService(snapshotter)
+	for _, name := range []string{names[2], imageID(ctx, t, client, names[2])} {
+		if err := client.ImageService().Delete(ctx, name, images.SynchronousDelete()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layer := top(ctx, t, p, names[2])
+	if _, err := sn.Stat(ctx, layer); !errdefs.IsNotFound(err) {
+		t.Errorf("the snapshot of an image that was deleted: %v", err)
+	}
+	if _, err := sn.Prepare(ctx, "kiln-"+layer, "", snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "yes"})); err != nil {
+		t.Fatal(err)
+	}
+	run()
+	check()
+	// A collection of garbage leaves everything that an image needs, and the layers
+	// themselves are nobody's to collect.
+	if _, err := lm.Create(ctx, leases.WithID("gc")); err != nil {
+		t.Fatal(err)
+	}
+	if err := lm.Delete(ctx, leases.Lease{ID: "gc"}, leases.SynchronousDelete); err != nil {
+		t.Fatal(err)
 	}
 	check()
 
@@ -216,9 +259,110 @@ func TestImport(t *testing.T) {
 	}
 }
 
-func TestDamagedLayout(t *testing.T) {
+// read mounts an image and returns what its two files hold.
+func read(ctx context.Context, t *testing.T, client *containerd.Client, name string) (out [2]string) {
+	t.Helper()
+	img, err := client.GetImage(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	diffIDs, err := img.RootFS(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sn := client.SnapshotService(snapshotter)
+	ctx, done, err := client.WithLease(ctx) // else a collection of garbage takes it away
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = done(ctx) }() // the test's containerd ends soon
+	// A container's own snapshot, as the CRI plugin makes it.
+	mounts, err := sn.Prepare(ctx, "test", identity.ChainID(diffIDs).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = mount.WithTempMount(ctx, mounts, func(root string) error {
+		for i, f := range []string{"shared", "name"} {
+			b, err := os.ReadFile(filepath.Join(root, f))
+			if err != nil {
+				return err
+			}
+			out[i] = string(b)
+		}
+		return os.WriteFile(filepath.Join(root, "shared"), []byte("a container writes"), 0o644)
+	})
+	if err := errors.Join(err, sn.Remove(ctx, "test")); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// imageID is the name under which the CRI plugin keeps an image beside its own.
+func imageID(ctx context.Context, t *testing.T, client *containerd.Client, name string) string {
+	t.Helper()
+	img, err := client.GetImage(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.Config(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config.Digest.String()
+}
+
+// top is the name of the topmost snapshot of a baked image.
+func top(ctx context.Context, t *testing.T, p host.Paths, name string) string {
+	t.Helper()
+	baked, err := readLayout(p.Images())
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob := func(d digest.Digest, into any) {
+		data, err := os.ReadFile(filepath.Join(p.Images(), "blobs/sha256", d.Encoded()))
+		if err == nil {
+			err = json.Unmarshal(data, into)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, b := range baked {
+		if b.name == name {
+			var m ocispec.Manifest
+			var c ocispec.Image
+			blob(b.desc.Digest, &m)
+			blob(m.Config.Digest, &c)
+			return identity.ChainID(c.RootFS.DiffIDs).String()
+		}
+	}
+	t.Fatalf("no image %s", name)
+	return ""
+}
+
+func TestMissingLayer(t *testing.T) {
 	p := start(t)
-	layout(t, p.Images(), "registry.k8s.io/pause:3.10.2")
+	const name = "registry.k8s.io/pause:3.10.2"
+	layout(t, p.Images(), name)
+	cfg := nodeconfig.Config{Plan: bootplan.Plan{Timeouts: bootplan.DefaultTimeouts()}}
+	layers, err := filepath.Glob(filepath.Join(p.Images(), layersDir, "*"))
+	if err != nil || len(layers) != 2 {
+		t.Fatal(layers, err)
+	}
+	if err := os.Rename(layers[0], layers[0]+".away"); err != nil {
+		t.Fatal(err)
+	}
+	err = Run(context.Background(), cfg, p, phase.NewPrinter(os.Stderr))
+	if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), layers[0]) {
+		t.Errorf("without a layer: %v", err)
+	}
+}
+
+func TestDamagedBlob(t *testing.T) {
+	p := start(t)
+	const name = "registry.k8s.io/pause:3.10.2"
+	layout(t, p.Images(), name)
+	cfg := nodeconfig.Config{Plan: bootplan.Plan{Timeouts: bootplan.DefaultTimeouts()}}
 	blobs, err := filepath.Glob(filepath.Join(p.Images(), "blobs", "sha256", "*"))
 	if err != nil {
 		t.Fatal(err)
@@ -228,15 +372,14 @@ func TestDamagedLayout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Contains(data, []byte("shared")) {
-			if err := os.WriteFile(b, bytes.Replace(data, []byte("sharedshared"), []byte("sharedShared"), 1), 0o644); err != nil {
+		if bytes.Contains(data, []byte("rootfs")) {
+			if err := os.WriteFile(b, bytes.Replace(data, []byte("linux"), []byte("Linux"), 1), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	cfg := nodeconfig.Config{Plan: bootplan.Plan{Timeouts: bootplan.DefaultTimeouts()}}
 	err = Run(context.Background(), cfg, p, phase.NewPrinter(os.Stderr))
-	if err == nil || !strings.Contains(err.Error(), "registry.k8s.io/pause:3.10.2") || !strings.Contains(err.Error(), "digest") {
-		t.Errorf("a layer with other bytes was imported: %v", err)
+	if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "digest") {
+		t.Errorf("a configuration with other bytes: %v", err)
 	}
 }

@@ -2,12 +2,19 @@
 // are baked into the operating system, so that nothing is ever pulled.
 //
 // INPUTS: host.Paths.Images(), an OCI image layout whose index names each image
-// in the annotation io.containerd.image.name; containerd's socket.
+// in the annotation io.containerd.image.name and whose layers lie unpacked below
+// layers/, each in a folder that its diff id names; containerd's socket.
 //
-// OUTPUTS: in containerd's namespace k8s.io the images with their content,
-// unpacked for the overlayfs snapshotter, under their names and under their ids,
-// labelled as the CRI plugin labels what it pulls, and pinned: the kubelet must
-// never collect an image that nothing can bring back.
+// OUTPUTS: in containerd's namespace k8s.io the images, with a snapshot for each of
+// their layers, under their names and under their ids, labelled as the CRI plugin
+// labels what it pulls, and pinned: the kubelet must never collect an image that
+// nothing can bring back.
+//
+// No layer is copied: a snapshot is a link to the layer's folder in /usr. The node
+// runs what dm-verity guards, nothing is written to the disk, and programs that the
+// node and its containers share are once in memory. What is missing, as with
+// containerd's own setting discard_unpacked_layers, are the layers' blobs: these
+// images can be run, but not exported.
 //
 // An image's name is made last, after its files are flushed to the disk: an image
 // that has its name is whole, whenever the power went.
@@ -31,7 +38,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -49,7 +55,7 @@ func labels() map[string]string {
 	return map[string]string{"io.cri-containerd.image": "managed", "io.cri-containerd.pinned": "pinned"}
 }
 
-// Run imports every image of the layout that containerd does not have yet.
+// Run adds every image of the layout that containerd does not have yet.
 func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
 	baked, err := readLayout(paths.Images())
 	if err != nil {
@@ -70,13 +76,13 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	if err != nil {
 		return err
 	}
-	return importAll(namespaces.WithNamespace(ctx, namespace), client, paths, baked, r)
+	return addAll(namespaces.WithNamespace(ctx, namespace), client, paths, baked, r)
 }
 
-func importAll(ctx context.Context, client *containerd.Client, paths host.Paths, baked []image, r phase.Report) (err error) {
+func addAll(ctx context.Context, client *containerd.Client, paths host.Paths, baked []image, r phase.Report) (err error) {
 	lm := client.LeasesService()
 	lease := leases.Lease{ID: leaseID}
-	// What an interrupted import left is held by its lease alone, and its files may
+	// What an interrupted run left is held by its lease alone, and its files may
 	// not have reached the disk: drop it.
 	if err := lm.Delete(ctx, lease, leases.SynchronousDelete); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("containerd: delete lease %s: %w", leaseID, err)
@@ -95,9 +101,9 @@ func importAll(ctx context.Context, client *containerd.Client, paths host.Paths,
 		if have {
 			continue
 		}
-		r.Step("importing %s (%d of %d)", b.name, i+1, len(baked))
-		if err := importOne(ctx, client, paths, b); err != nil {
-			return fmt.Errorf("import image %s: %w", b.name, err)
+		r.Step("adding %s (%d of %d)", b.name, i+1, len(baked))
+		if err := addOne(ctx, client, paths, b); err != nil {
+			return fmt.Errorf("add image %s: %w", b.name, err)
 		}
 	}
 	return nil
@@ -122,9 +128,12 @@ func present(ctx context.Context, client *containerd.Client, b image) (bool, err
 	return unpacked, err
 }
 
-func importOne(ctx context.Context, client *containerd.Client, paths host.Paths, b image) error {
+func addOne(ctx context.Context, client *containerd.Client, paths host.Paths, b image) error {
 	cs := client.ContentStore()
 	ingest := images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if images.IsLayerType(d.MediaType) {
+			return nil, nil
+		}
 		if err := ingestBlob(ctx, cs, paths.Images(), d); err != nil {
 			return nil, err
 		}
@@ -137,14 +146,25 @@ func importOne(ctx context.Context, client *containerd.Client, paths host.Paths,
 	}
 	record := images.Image{Name: b.name, Target: b.desc, Labels: labels()}
 	img := containerd.NewImage(client, record)
-	if err := img.Unpack(ctx, snapshotter); err != nil {
-		return fmt.Errorf("unpack: %w", err)
-	}
-	if err := flush(paths.ContainerdState()); err != nil {
-		return err
-	}
 	config, err := img.Config(ctx)
 	if err != nil {
+		return err
+	}
+	diffIDs, err := img.RootFS(ctx)
+	if err != nil {
+		return err
+	}
+	top, err := addSnapshots(ctx, client.SnapshotService(snapshotter), filepath.Join(paths.Images(), layersDir), diffIDs)
+	if err != nil {
+		return err
+	}
+	// And this one ties the snapshots to the configuration.
+	const ref = "containerd.io/gc.ref.snapshot." + snapshotter
+	info := content.Info{Digest: config.Digest, Labels: map[string]string{ref: top}}
+	if _, err := cs.Update(ctx, info, "labels."+ref); err != nil {
+		return err
+	}
+	if err := host.Flush(paths.ContainerdState()); err != nil {
 		return err
 	}
 	// The id comes first, as when the CRI plugin pulls: once the name is there the
@@ -178,19 +198,6 @@ func ingestBlob(ctx context.Context, cs content.Store, layout string, d ocispec.
 	}
 	defer f.Close()
 	return content.WriteBlob(ctx, cs, "kiln-"+d.Digest.String(), f, d)
-}
-
-// flush writes everything of the file system that dir is on to the disk.
-func flush(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return fmt.Errorf("syncfs %s: %w", dir, err)
-	}
-	return nil
 }
 
 // image is one entry of the layout's index.

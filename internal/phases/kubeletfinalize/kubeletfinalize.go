@@ -43,6 +43,10 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, units hos
 	if err != nil {
 		return err
 	}
+	// The kubelet does not flush it, and without it kubelet.conf is good for nothing.
+	if err := host.Flush(paths.At(currentPEM)); err != nil {
+		return err
+	}
 	changed, err := refer(paths.Kubeconfig("kubelet.conf"))
 	if err != nil {
 		return phase.Permanent(err)

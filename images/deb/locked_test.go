@@ -1,0 +1,54 @@
+package deb
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kiln-os/kiln/images/deb/debtest"
+)
+
+// TestLocked: the packages of a lock file are taken again, without asking the
+// mirror for an index, even when it has newer ones; and only for the same request.
+func TestLocked(t *testing.T) {
+	d := debtest.New(t)
+	d.Publish("trixie", "amd64", nil, hello()...)
+	a := open(t, d)
+	req := Request{Roots: []string{"hello"}}
+	l, err := a.Resolve(ctx, "amd64", req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "kiln.lock.yaml")
+	if _, err := a.Locked(path, "amd64", req); err == nil || !strings.Contains(err.Error(), "no lock file "+path) || !strings.Contains(err.Error(), "build once without --locked") {
+		t.Errorf("without a lock file: %v", err)
+	}
+	if err := l.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	newer := hello()
+	newer[0].Version = "3.0-1"
+	d.Publish("trixie", "amd64", nil, newer...)
+	d.Requests() // forgets them
+	locked, err := a.Locked(path, "amd64", req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := locked.Packages[0].Version; got != "2.10-3" {
+		t.Errorf("locked version %s", got)
+	}
+	if r := d.Requests(); len(r) != 0 {
+		t.Errorf("reading a lock asked for %q", r)
+	}
+	for name, c := range map[string]struct {
+		arch string
+		req  Request
+	}{
+		"other packages":     {"amd64", Request{Roots: []string{"hello", "libhello"}}},
+		"other architecture": {"arm64", req},
+	} {
+		if _, err := a.Locked(path, c.arch, c.req); err == nil || !strings.Contains(err.Error(), "another list of packages") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
