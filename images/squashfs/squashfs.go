@@ -1,100 +1,156 @@
-// Package squashfs packs a tree into a squashfs image with mksquashfs(1), without
-// root: owners, modes, device nodes and extended attributes come from the tree.
+// Package squashfs packs a tree into a squashfs 4.0 image, compressed with zstd,
+// as Linux reads it (Documentation/filesystems/squashfs.rst, fs/squashfs). The
+// bytes depend on the tree, the time and the options, and on nothing of the host.
+//
+// An image is a row of
+//
+//	superblock, data blocks and fragment blocks, inode table, directory table,
+//	fragment table, id table, xattr table
+//
+// A file is cut into blocks. Its tail, and a file that is smaller than a block,
+// shares a fragment block with others. The tables consist of metadata blocks.
+// There is no table for NFS exports.
 package squashfs
 
 import (
-	"bytes"
+	"bufio"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
+	"math"
 	"os"
-	"os/exec"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/kiln-os/kiln/images/tree"
 )
 
 // Options of an image.
 type Options struct {
-	Compression string // a compressor of mksquashfs; "zstd" is what Kiln's kernels all have
-	Level       int    // of the compressor
+	// Level of compression. SpeedBestCompression is refused: its choices are made
+	// with floating-point numbers, which differ between processors.
+	Level zstd.EncoderLevel
 }
 
-// blockSize of the file system in bytes: larger blocks compress better, but a
-// page that is read decompresses a whole block.
-const blockSize = 256 << 10
+// padding is what the size is a multiple of: dm-verity's blocks.
+const padding = 4096
 
 // Write packs t into the file out, which is made anew, with the time mtime on
-// every entry. The size is a multiple of 4096 bytes, as dm-verity wants it.
-// command returns a mksquashfs that is ready to run with args.
-func Write(ctx context.Context, command func(ctx context.Context, args ...string) (*exec.Cmd, error), t *tree.Tree, out string, mtime time.Time, o Options) error {
-	stamp := strconv.FormatInt(mtime.Unix(), 10)
-	cmd, err := command(ctx, "-", out, "-tar", "-noappend", "-no-progress", "-quiet",
-		"-comp", o.Compression, "-Xcompression-level", strconv.Itoa(o.Level), "-b", strconv.Itoa(blockSize),
-		"-reproducible", "-no-exports", "-mkfs-time", stamp, "-all-time", stamp,
-		"-default-mode", "0755", "-default-uid", "0", "-default-gid", "0",
-		"-root-mode", "0755", "-root-uid", "0", "-root-gid", "0")
+// every entry. The size is a multiple of 4096 bytes, as dm-verity wants it. There
+// is no out if Write fails.
+func Write(ctx context.Context, t *tree.Tree, out string, mtime time.Time, o Options) (err error) {
+	if o.Level == zstd.SpeedBestCompression {
+		return errors.New("squashfs: at zstd's level \"best\" the bytes depend on the host's processor; \"better\" is the highest that does not")
+	}
+	if s := mtime.Unix(); s < 0 || s > math.MaxUint32 {
+		return fmt.Errorf("squashfs: time %v: it must lie between 1970 and 2106, what 32 bits hold", mtime)
+	}
+	l, err := plan(t)
+	if err != nil {
+		return fmt.Errorf("squashfs: %w", err)
+	}
+	f, err := os.Create(out)
 	if err != nil {
 		return err
 	}
-	// mksquashfs refuses a time on its command line while SOURCE_DATE_EPOCH gives another.
-	if cmd.Env == nil {
-		cmd.Env = os.Environ()
-	}
-	cmd.Env = without(cmd.Env, "SOURCE_DATE_EPOCH")
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("mksquashfs: %w", err)
-	}
-	tarErr := t.WriteTar(stdin, mtime)
-	closeErr := stdin.Close()
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, tail(output.String()))
-	}
-	for _, err := range []error{tarErr, closeErr} {
+	defer func() {
 		if err != nil {
-			return fmt.Errorf("feed mksquashfs: %w", err)
+			err = errors.Join(err, f.Close(), os.Remove(out))
 		}
+	}()
+	if err := write(ctx, f, l, uint32(mtime.Unix()), o.Level); err != nil {
+		return fmt.Errorf("squashfs %s: %w", out, err)
 	}
-	return check(out)
+	return f.Close()
 }
 
-// check makes sure of the padding that the hash tree relies on.
-func check(name string) error {
-	f, err := os.Open(name)
+// write writes the image of a layout into an empty file.
+func write(ctx context.Context, f *os.File, l *layout, mtime uint32, level zstd.EncoderLevel) error {
+	enc, err := newEncoder(level)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	n, err := f.Seek(0, io.SeekEnd)
-	if err == nil && n%4096 != 0 {
-		err = fmt.Errorf("%s has %d bytes, no multiple of 4096: mksquashfs did not pad it", name, n)
+	defer enc.Close()
+	// The superblock is written last: what is cut off before has no magic number.
+	w := &output{w: bufio.NewWriterSize(f, 1<<20)}
+	if err := w.write(make([]byte, superblockSize)); err != nil {
+		return err
 	}
+	fragments, err := writeData(ctx, w, l.files, level)
+	if err != nil {
+		return err
+	}
+
+	tables := &tables{mtime: mtime, noParent: l.inodes + 1, inodes: metadata{enc: enc}, directories: metadata{enc: enc}}
+	if err := tables.add(l.root); err != nil {
+		return err
+	}
+	sb := superblock{
+		Magic: magic, Inodes: l.inodes, MkfsTime: mtime, BlockSize: blockSize, Fragments: uint32(len(fragments)),
+		Compression: compression, BlockLog: blockLog, Flags: flagDuplicates, IDs: uint16(len(l.ids.list)), Major: 4, Minor: 0,
+		RootInode: uint64(l.root.ref), LookupTableStart: invalidTable,
+	}
+	sb.InodeTableStart = w.pos
+	if err := w.write(tables.inodes.finish()); err != nil {
+		return err
+	}
+	sb.DirectoryTableStart = w.pos
+	if err := w.write(tables.directories.finish()); err != nil {
+		return err
+	}
+	if sb.FragmentTableStart, err = writeLookupTable(w, enc, encode(fragments), nil); err != nil {
+		return err
+	}
+	if sb.IDTableStart, err = writeLookupTable(w, enc, encode(l.ids.list), nil); err != nil {
+		return err
+	}
+	if sb.XattrIDTableStart, err = l.xattrs.write(w, enc); err != nil {
+		return err
+	}
+	if sb.XattrIDTableStart == invalidTable {
+		sb.Flags |= flagNoXattrs
+	}
+	sb.BytesUsed = w.pos
+
+	if err := w.write(make([]byte, (padding-w.pos%padding)%padding)); err != nil {
+		return err
+	}
+	if err := w.w.Flush(); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(encode(sb), 0)
 	return err
 }
 
-func without(env []string, name string) []string {
-	var out []string
-	for _, e := range env {
-		if !strings.HasPrefix(e, name+"=") {
-			out = append(out, e)
-		}
-	}
-	return out
+// output counts the bytes that are written.
+type output struct {
+	w   *bufio.Writer
+	pos uint64
 }
 
-// tail keeps the end of a tool's output, where the reason is.
-func tail(s string) string {
-	const keep = 2000
-	if len(s) > keep {
-		s = "…" + s[len(s)-keep:]
+func (o *output) write(p []byte) error {
+	n, err := o.w.Write(p)
+	o.pos += uint64(n)
+	return err
+}
+
+// encode returns the bytes of a structure of the format, or of a list of them.
+func encode(v any) []byte { return appendTo(nil, v) }
+
+// appendTo appends the bytes of a structure of the format.
+func appendTo(b []byte, v any) []byte {
+	b, err := binary.Append(b, binary.LittleEndian, v)
+	if err != nil {
+		panic(err) // v has no fixed size: a mistake in this package
 	}
-	return strings.TrimSpace(s)
+	return b
+}
+
+// newEncoder returns an encoder for blocks of up to blockSize bytes. They carry
+// no checksum: dm-verity covers them.
+func newEncoder(level zstd.EncoderLevel) (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(blockSize)) // the kernel's workspace has room for a block
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -25,7 +24,6 @@ import (
 	"github.com/kiln-os/kiln/images/uki"
 	"github.com/kiln-os/kiln/images/verity"
 	"github.com/kiln-os/kiln/internal/arch"
-	"github.com/kiln-os/kiln/internal/hosttools"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
 )
@@ -61,7 +59,7 @@ type inputs struct {
 }
 
 // makeBase fills dir with a base.
-func makeBase(ctx context.Context, in inputs, tools *hosttools.Tools, dir string, step func(string)) error {
+func makeBase(ctx context.Context, in inputs, dir string, step func(string)) error {
 	vars := varsOf(in.arch, in.profile)
 	t := in.packages
 	installed, err := osPrograms(in.programs)
@@ -119,11 +117,7 @@ func makeBase(ctx context.Context, in inputs, tools *hosttools.Tools, dir string
 	}
 	shareFiles(usr)
 	usrPath := filepath.Join(dir, usrFile)
-	command := func(name string) func(context.Context, ...string) (*exec.Cmd, error) {
-		return func(ctx context.Context, args ...string) (*exec.Cmd, error) { return tools.Command(ctx, name, args...) }
-	}
-	opts := squashfs.Options{Compression: "zstd", Level: 3}
-	if err := squashfs.Write(ctx, command("mksquashfs"), usr, usrPath, in.time, opts); err != nil {
+	if err := squashfs.Write(ctx, usr, usrPath, in.time, squashfs.Options{Level: zstd.SpeedBetterCompression}); err != nil {
 		return err
 	}
 

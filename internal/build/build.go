@@ -183,23 +183,18 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		return nil, err
 	}
 	o.Progress.Step("resolve and fetch Debian packages")
-	archive, lock, files, err := fetchPackages(ctx, o, a, p)
+	lock, files, err := fetchPackages(ctx, o, a, p)
 	if err != nil {
 		return nil, err
 	}
 	if err := lock.Write(filepath.Join(o.Out, LockFile)); err != nil {
 		return nil, err
 	}
-	o.Progress.Step("tools")
-	tools, err := hosttools.Ensure(ctx, hosttools.Image, hosttools.Options{Cache: o.Cache, Mirror: archive.Mirror, Now: o.Now, Log: o.Progress.Log})
-	if err != nil {
-		return nil, err
-	}
 	stamp, err := sourceDate(lock)
 	if err != nil {
 		return nil, err
 	}
-	key, err := baseKey(a, p, lock, programs, tools, stamp, o.Release)
+	key, err := baseKey(a, p, lock, programs, stamp, o.Release)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +205,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		if err != nil {
 			return err
 		}
-		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: compiled, time: stamp, release: o.Release}, tools, tmp, step)
+		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: compiled, time: stamp, release: o.Release}, tmp, step)
 	})
 	if err != nil {
 		return nil, err
@@ -224,10 +219,10 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 }
 
 // fetchPackages resolves what a node needs and fetches it.
-func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profile) (*deb.Archive, *deb.Lock, []string, error) {
+func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profile) (*deb.Lock, []string, error) {
 	mirror, err := deb.FindMirror(o.Mirror, "/etc/apt")
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
 	roots := append(append([]string{p.Kernel}, osbase.Packages...), p.Packages...)
@@ -242,10 +237,10 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 		lock, err = archive.Resolve(ctx, a.Debian, req)
 	}
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	files, err := archive.Fetch(ctx, lock, o.Progress.Bytes)
-	return archive, lock, files, err
+	return lock, files, err
 }
 
 // sourceDate is the time on everything in an image: $SOURCE_DATE_EPOCH (see

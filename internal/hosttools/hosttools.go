@@ -27,13 +27,8 @@ const Suite = "trixie"
 // Set is a number of tools that are used together.
 type Set []string
 
-// The sets of tools.
-var (
-	// Image is what `imagegen build` calls.
-	Image = Set{"squashfs-tools"}
-	// Reference is what tests check the written formats with.
-	Reference = Set{"squashfs-tools", "kmod", "gdisk", "dosfstools", "mtools", "cryptsetup-bin", "cpio", "e2fsprogs", "systemd", "ignition", "binutils", "openssl"}
-)
+// Reference is what tests check the written formats with.
+var Reference = Set{"squashfs-tools", "squashfs-tools-ng", "kmod", "gdisk", "dosfstools", "mtools", "cryptsetup-bin", "cpio", "e2fsprogs", "systemd", "ignition", "binutils", "openssl"}
 
 // QEMU is the set that runs a machine of an architecture.
 func QEMU(a arch.Arch) Set {
