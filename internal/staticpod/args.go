@@ -7,17 +7,18 @@ import (
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 )
 
 // Where things are on the node, whatever root firstboot itself works below.
-const (
-	pkiDir  = "/etc/kubernetes/pki"
-	confDir = "/etc/kubernetes"
-	etcdDir = "/var/lib/etcd"
-)
+const confDir = "/etc/kubernetes"
 
-func pki(name string) string { return path.Join(pkiDir, name) }
+// pkiOf returns the function that names the files of the cluster's certificates.
+func pkiOf(cfg nodeconfig.Config) func(name string) string {
+	dir := cfg.Plan.Cluster.CertificatesDir()
+	return func(name string) string { return path.Join(dir, name) }
+}
 
 // command renders flags as kubeadm does: the defaults sorted by name, without
 // those that extra replaces, then extra in its own order.
@@ -49,17 +50,21 @@ func loopback(cfg nodeconfig.Config) string {
 }
 
 func apiServerArgs(cfg nodeconfig.Config) []Arg {
-	return []Arg{
+	pki := pkiOf(cfg)
+	etcdServers := etcdURL(loopback(cfg), etcdClientPort)
+	if urls, ok := kubeadmapi.ArgValue(ExtraArgs(cfg, Etcd), "advertise-client-urls"); ok {
+		etcdServers = urls
+	}
+	args := []Arg{
 		{"advertise-address", cfg.AdvertiseAddress.String()},
 		{"allow-privileged", "true"},
-		{"authorization-mode", "Node,RBAC"},
 		{"client-ca-file", pki("ca.crt")},
 		{"enable-admission-plugins", "NodeRestriction"},
 		{"enable-bootstrap-token-auth", "true"},
 		{"etcd-cafile", pki("etcd/ca.crt")},
 		{"etcd-certfile", pki("apiserver-etcd-client.crt")},
 		{"etcd-keyfile", pki("apiserver-etcd-client.key")},
-		{"etcd-servers", etcdURL(loopback(cfg), etcdClientPort)},
+		{"etcd-servers", etcdServers},
 		{"kubelet-client-certificate", pki("apiserver-kubelet-client.crt")},
 		{"kubelet-client-key", pki("apiserver-kubelet-client.key")},
 		{"kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname"},
@@ -78,9 +83,15 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 		{"tls-cert-file", pki("apiserver.crt")},
 		{"tls-private-key-file", pki("apiserver.key")},
 	}
+	// The API server takes a file with the modes, or the modes.
+	if _, structured := kubeadmapi.ArgValue(ExtraArgs(cfg, APIServer), "authorization-config"); !structured {
+		args = append(args, Arg{"authorization-mode", "Node,RBAC"})
+	}
+	return args
 }
 
 func controllerManagerArgs(cfg nodeconfig.Config) []Arg {
+	pki := pkiOf(cfg)
 	conf := path.Join(confDir, "controller-manager.conf")
 	args := []Arg{
 		{"authentication-kubeconfig", conf},
@@ -121,13 +132,14 @@ func schedulerArgs() []Arg {
 }
 
 func etcdArgs(cfg nodeconfig.Config) []Arg {
+	pki := pkiOf(cfg)
 	adv, lo := cfg.AdvertiseAddress.String(), loopback(cfg)
 	client, peer := etcdURL(adv, etcdClientPort), etcdURL(adv, etcdPeerPort)
 	return []Arg{
 		{"advertise-client-urls", client},
 		{"cert-file", pki("etcd/server.crt")},
 		{"client-cert-auth", "true"},
-		{"data-dir", etcdDir},
+		{"data-dir", cfg.Plan.Cluster.LocalEtcd().DataDir},
 		{"feature-gates", "InitialCorruptCheck=true"},
 		{"initial-advertise-peer-urls", peer},
 		{"initial-cluster", cfg.NodeName + "=" + peer},

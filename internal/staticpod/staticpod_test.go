@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -112,7 +113,7 @@ func TestUnsupportedEtcdArchitecture(t *testing.T) {
 	if got := etcdExtraEnvs("amd64"); got != nil {
 		t.Errorf("amd64: %v", got)
 	}
-	if got := etcdExtraEnvs("arm"); !slices.Equal(got, []Env{{"ETCD_UNSUPPORTED_ARCH", "arm"}}) {
+	if got := etcdExtraEnvs("arm"); !reflect.DeepEqual(got, []corev1.EnvVar{{Name: "ETCD_UNSUPPORTED_ARCH", Value: "arm"}}) {
 		t.Errorf("arm: %v", got)
 	}
 }

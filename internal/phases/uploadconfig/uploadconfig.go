@@ -54,7 +54,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 }
 
 func render(cfg nodeconfig.Config) ([]upload, error) {
-	cluster, err := kubeadmconfig.ForCluster(cfg).Marshal()
+	cluster, err := kubeadmconfig.Marshal(kubeadmconfig.ForCluster(cfg))
 	if err != nil {
 		return nil, err
 	}
