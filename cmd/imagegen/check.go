@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
@@ -42,7 +43,8 @@ func (a *app) load(file string) (*spec.Cluster, error) {
 		return nil, err
 	}
 	c, mistakes := spec.Parse(file, data, spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}})
-	if len(mistakes) == 0 {
+	mistakes = append(mistakes, render.CheckSnippets(c)...)
+	if mistakes.Sort(); len(mistakes) == 0 {
 		return c, nil
 	}
 	return nil, a.showMistakes(file, mistakes)

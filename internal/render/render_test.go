@@ -325,10 +325,10 @@ func TestWarningsAreErrorsAndQuoteNoContent(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("%v", err)
 	}
-	if _, err := ignition([]entry{textFile("relative", "hunter2")}, nil); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := ignition([]entry{textFile("relative", "hunter2")}, nil, types.Config{}); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("relative path: %v", err)
 	}
-	if _, err := ignition([]entry{textFile("/a", "x"), textFile("/a", "y")}, nil); err == nil {
+	if _, err := ignition([]entry{textFile("/a", "x"), textFile("/a", "y")}, nil, types.Config{}); err == nil {
 		t.Error("the same path twice is accepted")
 	}
 }
