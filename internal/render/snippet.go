@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -30,8 +31,40 @@ func CheckSnippets(c *spec.Cluster) diag.List {
 	for _, s := range c.AllSnippets() {
 		open(s, &list).check(plannedCluster(c))
 	}
+	if len(list) == 0 {
+		for _, n := range c.Nodes {
+			checkTogether(c, n, &list)
+		}
+	}
 	list.Sort()
 	return list
+}
+
+// checkTogether reports what is wrong with the snippets of a node only once they are
+// merged, such as a file and a link with the same path. Each is right by itself.
+func checkTogether(c *spec.Cluster, n spec.Node, list *diag.List) {
+	snippets := c.Snippets(n)
+	if len(snippets) < 2 {
+		return
+	}
+	last := snippets[len(snippets)-1]
+	bad := func(message string) {
+		list.Add(last.Doc.At(last.Path, fmt.Sprintf("together with the snippets before it on node %s: %s", n.Name, message), "each path and name stands for one thing"))
+	}
+	merged, err := userConfig(c, n)
+	if err != nil {
+		bad(reason(err)) // a file was changed since it was checked
+		return
+	}
+	text, err := json.Marshal(merged)
+	if err != nil {
+		bad("it cannot be encoded")
+		return
+	}
+	_, rep, err := v3_3.Parse(text)
+	if err := strict("Ignition", rep, err); err != nil {
+		bad(err.Error())
+	}
 }
 
 // userConfig merges the snippets of a node with Ignition's own rules.
@@ -105,11 +138,19 @@ func (o *opened) check(c bootplan.Cluster) {
 	}
 	before := len(*o.list)
 	o.checkVersion()
-	text, lines := o.encode()
+	text, lines := encode(o.root, nil)
+	without := o.refuse()
 	var cfg butane.Config
 	if err := yaml.Unmarshal(text, &cfg); err != nil {
-		o.decodeErrors(err, lines)
-		// What has the wrong type is left out of cfg; the rest can be checked.
+		without = append(without, o.decodeErrors(err, lines)...)
+	}
+	if len(without) > 0 {
+		// Without what has the wrong type the rest can be checked.
+		text, _ = encode(o.root, without)
+		cfg = butane.Config{}
+		if yaml.Unmarshal(text, &cfg) != nil {
+			return
+		}
 	}
 	o.checkLimits(&cfg)
 	o.checkOwned(&cfg, c)
@@ -175,9 +216,10 @@ func (o *opened) report(rep report.Report, err error) {
 	}
 }
 
-// encode renders the snippet in block style and says which node stands on which line.
-func (o *opened) encode() ([]byte, map[int][]*yaml.Node) {
-	block := blockStyle(o.root)
+// encode renders a snippet in block style and says which node stands on which line.
+// The nodes in without are null.
+func encode(root *yaml.Node, without []*yaml.Node) ([]byte, map[int][]*yaml.Node) {
+	block := blockStyle(root, without)
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
@@ -201,12 +243,16 @@ func (o *opened) encode() ([]byte, map[int][]*yaml.Node) {
 			walk(encoded.Content[i], original.Content[i])
 		}
 	}
-	walk(again.Content[0], o.root)
+	walk(again.Content[0], root)
 	return b.Bytes(), lines
 }
 
-// blockStyle is a copy of n without flow style and comments.
-func blockStyle(n *yaml.Node) *yaml.Node {
+// blockStyle is a copy of n without flow style and comments, with null for the nodes
+// in without.
+func blockStyle(n *yaml.Node, without []*yaml.Node) *yaml.Node {
+	if slices.Contains(without, n) {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
+	}
 	c := *n
 	c.HeadComment, c.LineComment, c.FootComment = "", "", ""
 	if c.Kind != yaml.ScalarNode {
@@ -214,15 +260,16 @@ func blockStyle(n *yaml.Node) *yaml.Node {
 	}
 	c.Content = nil
 	for _, x := range n.Content {
-		c.Content = append(c.Content, blockStyle(x))
+		c.Content = append(c.Content, blockStyle(x, without))
 	}
 	return &c
 }
 
 var typeError = regexp.MustCompile("line (\\d+): cannot unmarshal (!!\\w+)(?: `([^`]*)`)? into (\\S+)")
 
-// decodeErrors reports values of the wrong type; the library says the line of each.
-func (o *opened) decodeErrors(err error, lines map[int][]*yaml.Node) {
+// decodeErrors reports values of the wrong type, of each of which the library says the
+// line, and returns them.
+func (o *opened) decodeErrors(err error, lines map[int][]*yaml.Node) (bad []*yaml.Node) {
 	found := typeError.FindAllStringSubmatch(err.Error(), -1)
 	for _, m := range found {
 		line, _ := strconv.Atoi(m[1])
@@ -233,12 +280,14 @@ func (o *opened) decodeErrors(err error, lines map[int][]*yaml.Node) {
 				break
 			}
 		}
+		bad = append(bad, node)
 		o.list.Add(o.doc.AtNode(node, o.pathOf(node), "is "+kinds[m[2]]+", not "+kindOf(m[4]), ""))
 	}
 	if len(found) == 0 {
 		message, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "yaml: "), "\n")
 		o.bad(nil, "", "not a Butane config: %s", message)
 	}
+	return bad
 }
 
 var kinds = map[string]string{"!!str": "text", "!!int": "a number", "!!float": "a number with a fraction", "!!bool": "a truth value", "!!map": "a mapping", "!!seq": "a list", "!!timestamp": "a date"}

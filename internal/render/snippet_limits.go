@@ -11,14 +11,16 @@ import (
 
 	base "github.com/coreos/butane/base/v0_4"
 	butane "github.com/coreos/butane/config/fcos/v1_4"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 )
 
-// checkLimits refuses what cannot work in Kiln's initramfs, whose programs are
-// listed in images/initrd, and what Kiln's images do in another way.
-func (o *opened) checkLimits(cfg *butane.Config) {
+// refuse reports whole sections that cannot work in Kiln's initramfs, whose programs
+// are listed in images/initrd, or that Kiln's images do in another way, and returns
+// them.
+func (o *opened) refuse() (refused []*yaml.Node) {
 	for _, x := range []struct {
 		path   diag.Path
 		reason string
@@ -33,8 +35,15 @@ func (o *opened) checkLimits(cfg *butane.Config) {
 		if o.doc.Has(append(slices.Clone(o.base), x.path...)) {
 			p := append(slices.Clone(o.base), x.path...)
 			o.list.Add(o.doc.AtKey(p, x.reason, x.want))
+			_, value, _ := o.doc.Lookup(p)
+			refused = append(refused, value)
 		}
 	}
+	return refused
+}
+
+// checkLimits refuses values that cannot work in Kiln's initramfs.
+func (o *opened) checkLimits(cfg *butane.Config) {
 	storage := diag.Path{"storage"}
 	for i, d := range cfg.Storage.Disks {
 		o.device(storage.Child("disks", i, "device"), d.Device)

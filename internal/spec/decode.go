@@ -226,7 +226,9 @@ func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 			d.reject(key, p.Child(key.Value), fmt.Sprintf("unknown key %q", key.Value), want)
 			continue
 		}
-		out[key.Value] = d.value(val, ft, p.Child(key.Value))
+		if v := d.value(val, ft, p.Child(key.Value)); v != nil {
+			out[key.Value] = v
+		}
 	}
 	return out
 }
@@ -237,7 +239,9 @@ func (d *decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	}
 	out := map[string]any{}
 	for key, val := range d.pairs(n, p) {
-		out[key.Value] = d.value(val, t.Elem(), p.Child(key.Value))
+		if v := d.value(val, t.Elem(), p.Child(key.Value)); v != nil {
+			out[key.Value] = v
+		}
 	}
 	return out
 }

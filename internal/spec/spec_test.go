@@ -268,6 +268,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(head + "nodes: [{}, [], 1, null, {taints: [1]}]\nnetwork: {podSubnets: [x, null], serviceSubnets: [null]}\n"))
 	f.Add([]byte("? [a]\n: b\n"))
+	f.Add([]byte(with("networking: {podSubnet: 'x,'}", "etcd: {local: {}, external: {}}", "featureGates: {a: 1}")))
+	f.Add([]byte(kubelet("evictionHard: {a: 1}\nlogging: []")))
+	f.Add([]byte(proxy("conntrack: {maxPerCore: .nan}\nbutane: [x]")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, list := Parse("f", data, known)
 		if c == nil {
