@@ -106,7 +106,10 @@ func render(cfg nodeconfig.Config) (objects, error) {
 			"config.conf":     strings.TrimSuffix(string(config), "\n"),
 		},
 	}
-	kubeapi.SignConfigMap(cm)
+	if cfg.Plan.Cluster.KubeProxy == nil {
+		// By the signature kubeadm upgrade tells what it may generate anew.
+		kubeapi.SignConfigMap(cm)
+	}
 	o := objects{
 		configMap: cm,
 		daemonSet: daemonSet,
