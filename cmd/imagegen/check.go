@@ -17,8 +17,9 @@ func (a *app) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Print everything that is wrong with a cluster file",
-		Long: `Print everything that is wrong with a cluster file: each mistake with its line and
-column, and what would be right. Nothing is built and nothing is written.`,
+		Long: `Print everything that is wrong with a cluster file, with kubeadm's documents and the
+Butane snippets in it, and with the files that it names: each mistake with its line
+and column, and what would be right. Nothing is built and nothing is written.`,
 		Example:           "  imagegen check cluster.yaml",
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,

@@ -170,8 +170,7 @@ var ownedUnits = []string{
 
 // checkOwned refuses what would break the node or be undone by Kiln.
 func (o *opened) checkOwned(cfg *butane.Config, c bootplan.Cluster) {
-	paths := ownedPaths(c)
-	one := func(p diag.Path, name string, folder bool) {
+	one := func(p diag.Path, paths []owned, name string, folder bool) {
 		if !path.IsAbs(name) {
 			return // Ignition says so
 		}
@@ -193,29 +192,34 @@ func (o *opened) checkOwned(cfg *butane.Config, c bootplan.Cluster) {
 			}
 		}
 	}
-	storage := diag.Path{"storage"}
+	paths, storage := ownedPaths(c), diag.Path{"storage"}
 	for i, f := range cfg.Storage.Files {
-		one(storage.Child("files", i, "path"), f.Path, false)
+		one(storage.Child("files", i, "path"), paths, f.Path, false)
 	}
 	for i, f := range cfg.Storage.Links {
-		one(storage.Child("links", i, "path"), f.Path, false)
+		one(storage.Child("links", i, "path"), paths, f.Path, false)
 	}
 	for i, f := range cfg.Storage.Directories {
 		// An overwritten folder is emptied first.
-		one(storage.Child("directories", i, "path"), f.Path, f.Overwrite == nil || !*f.Overwrite)
+		one(storage.Child("directories", i, "path"), paths, f.Path, f.Overwrite == nil || !*f.Overwrite)
 	}
+	// The state of containerd and of etcd may lie on disks of their own.
+	data := c.LocalEtcd().DataDir
+	mountable := slices.DeleteFunc(slices.Clone(paths), func(w owned) bool { return w.path == "/var/lib/containerd" || w.path == data })
 	for i, f := range cfg.Storage.Filesystems {
-		if f.Path != nil {
-			// A folder of state may lie on a disk of its own, if nothing is in it yet.
-			if slices.Contains([]string{"/var/lib/containerd", c.LocalEtcd().DataDir}, path.Clean(*f.Path)) {
-				continue
-			}
-			one(storage.Child("filesystems", i, "path"), *f.Path, false)
+		if f.Path == nil {
+			continue
 		}
+		p, mount := storage.Child("filesystems", i, "path"), path.Clean(*f.Path)
+		if mount == data {
+			o.bad(p, "set etcd.local.dataDir in a ClusterConfiguration to a folder in it, such as "+mount+"/data", "a fresh file system has lost+found in it, and etcd begins in an empty folder")
+			continue
+		}
+		one(p, mountable, mount, false)
 	}
 	for i, t := range cfg.Storage.Trees {
 		for _, name := range o.treeFiles(t) {
-			one(storage.Child("trees", i, "local"), name, false)
+			one(storage.Child("trees", i, "local"), paths, name, false)
 		}
 	}
 	for i, u := range cfg.Systemd.Units {

@@ -103,7 +103,7 @@ func TestProxyVariablesStayOutside(t *testing.T) {
 }
 
 func TestCommand(t *testing.T) {
-	got := command("p", []Arg{{"b", "1"}, {"a", "2"}, {"c", "3"}}, []Arg{{"z", "9"}, {"b", "7"}, {"b", "8"}})
+	got := command("p", []Arg{{Name: "b", Value: "1"}, {Name: "a", Value: "2"}, {Name: "c", Value: "3"}}, []Arg{{Name: "z", Value: "9"}, {Name: "b", Value: "7"}, {Name: "b", Value: "8"}})
 	if want := []string{"p", "--a=2", "--c=3", "--z=9", "--b=7", "--b=8"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
