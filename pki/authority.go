@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -40,6 +41,9 @@ type Options struct {
 	ClusterName string
 	// Endpoint is the host:port that admin.conf names.
 	Endpoint string
+	// CAValidity and LeafValidity are the lives of certificates; 0 means the constants
+	// of these names. CAs that exist must have the one that is given.
+	CAValidity, LeafValidity time.Duration
 	// TokenTTL is the life of the bootstrap token, from the cluster's creation; 0 means for ever.
 	TokenTTL time.Duration
 	// Now is the present. It is not a build's fixed date: certificates are judged by it.
@@ -143,11 +147,14 @@ func (s *store) loadOrCreateCA(row Certificate, o Options) (*CA, error) {
 		if o.Now.After(ca.Cert.NotAfter) {
 			return nil, fmt.Errorf("%s expired on %s: a CA is not renewed; for a new cluster choose another secrets folder", s.path(crt), ca.Cert.NotAfter.Format(time.DateOnly))
 		}
+		if have := ca.Cert.NotAfter.Sub(ca.Cert.NotBefore) - CABackdate; o.CAValidity != 0 && have != o.CAValidity {
+			return nil, fmt.Errorf("%s was made for %s, but %s is asked for: a CA is kept as long as the cluster lives; ask for %s, or choose another secrets folder for a new cluster", s.path(crt), have, o.CAValidity, have)
+		}
 		return ca, nil
 	}
 	// The key of an interrupted creation is used, not replaced: its pin may be
 	// written down somewhere already.
-	ca, err := selfSign(row, keyPEM, o.Now)
+	ca, err := selfSign(row, keyPEM, cmp.Or(o.CAValidity, CAValidity), o.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +276,9 @@ func (s *store) renderAdmin(a *Authority, o Options) error {
 		haveCert = o.Now.Before(cert.NotAfter)
 	}
 	if !haveCert {
-		if certPEM, err = a.CA.IssueFor(row.Leaf(""), keyPEM, o.Now); err != nil {
+		spec := row.Leaf("")
+		spec.Validity = o.LeafValidity
+		if certPEM, err = a.CA.IssueFor(spec, keyPEM, o.Now); err != nil {
 			return err
 		}
 		if err := s.write(crt, certPEM); err != nil {

@@ -290,3 +290,30 @@ func chmod(name string, mode os.FileMode) func(*testing.T, string) {
 		}
 	}
 }
+
+func TestValidityPeriods(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "secrets")
+	o := Options{Algorithm: ECDSAP256, ClusterName: "demo", Endpoint: "10.0.2.15:6443", Now: time.Now(), CAValidity: 1000 * time.Hour, LeafValidity: 100 * time.Hour}
+	a := create(t, dir, o)
+	if left := time.Until(a.EtcdCA.Cert.NotAfter); left > 1000*time.Hour || left < 999*time.Hour {
+		t.Errorf("the CA lives another %s", left)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "admin.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ParseCertificate(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(cert.NotAfter); left > 100*time.Hour || left < 99*time.Hour {
+		t.Errorf("admin.crt lives another %s", left)
+	}
+	create(t, dir, o)
+	o.CAValidity = 0
+	create(t, dir, o) // not asked for: what is there is right
+	o.CAValidity = 2000 * time.Hour
+	if _, err := LoadOrCreate(dir, o); err == nil || !strings.Contains(err.Error(), "was made for 1000h0m0s, but 2000h0m0s is asked for") {
+		t.Errorf("a CA of another life: %v", err)
+	}
+}

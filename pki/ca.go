@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
@@ -49,11 +50,11 @@ func NewCA(row Certificate, alg Algorithm, now time.Time) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("CA %s: %w", row.File, err)
 	}
-	return selfSign(row, keyPEM, now)
+	return selfSign(row, keyPEM, CAValidity, now)
 }
 
 // selfSign makes the certificate of a CA around a key that exists already.
-func selfSign(row Certificate, keyPEM secret.Value, now time.Time) (*CA, error) {
+func selfSign(row Certificate, keyPEM secret.Value, validity time.Duration, now time.Time) (*CA, error) {
 	if !row.IsCA() {
 		return nil, fmt.Errorf("certificate %s is signed by %s: it is no CA", row.File, row.Signer)
 	}
@@ -71,7 +72,7 @@ func selfSign(row Certificate, keyPEM secret.Value, now time.Time) (*CA, error) 
 		Subject:               pkix.Name{CommonName: row.CN, Organization: row.O},
 		DNSNames:              []string{row.CN},
 		NotBefore:             now.Add(-CABackdate),
-		NotAfter:              now.Add(CAValidity),
+		NotAfter:              now.Add(validity),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
@@ -119,9 +120,11 @@ type LeafSpec struct {
 	// SinceCA makes the certificate valid from the moment its CA is, instead of
 	// five minutes ago: kubeadm's rule for certificates in kubeconfigs.
 	SinceCA bool
+	// Validity is the certificate's life from now on; 0 means LeafValidity.
+	Validity time.Duration
 }
 
-// Issue makes a key and a certificate for spec, valid for LeafValidity.
+// Issue makes a key and a certificate for spec.
 func (ca *CA) Issue(spec LeafSpec, alg Algorithm, now time.Time) (certPEM []byte, keyPEM secret.Value, err error) {
 	if keyPEM, err = NewKey(alg); err != nil {
 		return nil, secret.Value{}, fmt.Errorf("certificate %q: %w", spec.CN, err)
@@ -164,7 +167,7 @@ func (ca *CA) IssueFor(spec LeafSpec, keyPEM secret.Value, now time.Time) (certP
 		DNSNames:              sortedUnique(spec.DNS),
 		IPAddresses:           uniqueIPs(spec.IPs),
 		NotBefore:             notBefore,
-		NotAfter:              now.Add(LeafValidity),
+		NotAfter:              now.Add(cmp.Or(spec.Validity, LeafValidity)),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage:           spec.Usages,
 		BasicConstraintsValid: true,

@@ -50,9 +50,12 @@ func (k Kubeconfig) Render() (secret.Value, error) {
 }
 
 // IssueKubeconfig makes a key, a client certificate and the kubeconfig around
-// them for a row of the plan. server is "https://host:port".
-func (ca *CA) IssueKubeconfig(row KubeconfigPlan, nodeName, clusterName, server string, alg Algorithm, now time.Time) (secret.Value, error) {
-	cert, key, err := ca.Issue(row.Leaf(nodeName), alg, now)
+// them for a row of the plan. server is "https://host:port", validity the life of
+// the certificate; 0 means LeafValidity.
+func (ca *CA) IssueKubeconfig(row KubeconfigPlan, nodeName, clusterName, server string, alg Algorithm, validity time.Duration, now time.Time) (secret.Value, error) {
+	spec := row.Leaf(nodeName)
+	spec.Validity = validity
+	cert, key, err := ca.Issue(spec, alg, now)
 	if err != nil {
 		return secret.Value{}, fmt.Errorf("%s: %w", row.File, err)
 	}

@@ -218,7 +218,7 @@ func TestKubeconfigs(t *testing.T) {
 	}
 	for _, row := range Kubeconfigs() {
 		t.Run(row.File, func(t *testing.T) {
-			v, err := ca.IssueKubeconfig(row, "cp-1", "demo", "https://10.0.2.15:6443", ECDSAP256, now)
+			v, err := ca.IssueKubeconfig(row, "cp-1", "demo", "https://10.0.2.15:6443", ECDSAP256, 0, now)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -43,8 +43,8 @@ func Certificates() []Certificate {
 		{File: "front-proxy-ca", CN: "front-proxy-ca"},
 		{File: "front-proxy-client", Signer: "front-proxy-ca", CN: "front-proxy-client", Usages: clientAuth},
 		{File: "etcd/ca", CN: "etcd-ca"},
-		{File: "etcd/server", Signer: "etcd/ca", Usages: serverClientAuth, sans: etcdSANs},
-		{File: "etcd/peer", Signer: "etcd/ca", Usages: serverClientAuth, sans: etcdSANs},
+		{File: "etcd/server", Signer: "etcd/ca", Usages: serverClientAuth, sans: etcdServerSANs},
+		{File: "etcd/peer", Signer: "etcd/ca", Usages: serverClientAuth, sans: etcdPeerSANs},
 		{File: "etcd/healthcheck-client", Signer: "etcd/ca", CN: "kube-etcd-healthcheck-client", Usages: clientAuth},
 		{File: "apiserver-etcd-client", Signer: "etcd/ca", CN: "kube-apiserver-etcd-client", Usages: clientAuth},
 	}
@@ -69,14 +69,30 @@ type SANInput struct {
 	DNSDomain    string
 	// ControlPlaneHost is the host of the shared endpoint: a name, an IP or "".
 	ControlPlaneHost string
-	// CertSANs are further names and IPs of the API server.
-	CertSANs []string
+	// CertSANs are further names and IPs of the API server, EtcdServerSANs and
+	// EtcdPeerSANs of etcd.
+	CertSANs, EtcdServerSANs, EtcdPeerSANs []string
 }
 
 func apiserverSANs(in SANInput) ([]string, []netip.Addr) {
 	dns := []string{in.NodeName, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + in.DNSDomain}
 	ips := []netip.Addr{in.APIServiceIP, in.AdvertiseAddress}
-	for _, s := range append([]string{in.ControlPlaneHost}, in.CertSANs...) {
+	return addSANs(dns, ips, append([]string{in.ControlPlaneHost}, in.CertSANs...))
+}
+
+func etcdServerSANs(in SANInput) ([]string, []netip.Addr) { return etcdSANs(in, in.EtcdServerSANs) }
+
+func etcdPeerSANs(in SANInput) ([]string, []netip.Addr) { return etcdSANs(in, in.EtcdPeerSANs) }
+
+func etcdSANs(in SANInput, extra []string) ([]string, []netip.Addr) {
+	dns := []string{in.NodeName, "localhost"}
+	ips := []netip.Addr{in.AdvertiseAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	return addSANs(dns, ips, extra)
+}
+
+// addSANs sorts names from addresses; an empty text is neither.
+func addSANs(dns []string, ips []netip.Addr, extra []string) ([]string, []netip.Addr) {
+	for _, s := range extra {
 		if a, err := netip.ParseAddr(s); err == nil {
 			ips = append(ips, a)
 		} else if s != "" {
@@ -84,11 +100,6 @@ func apiserverSANs(in SANInput) ([]string, []netip.Addr) {
 		}
 	}
 	return dns, ips
-}
-
-func etcdSANs(in SANInput) ([]string, []netip.Addr) {
-	return []string{in.NodeName, "localhost"},
-		[]netip.Addr{in.AdvertiseAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 }
 
 // Leaf completes the row for a node. It refuses CA rows and inputs that miss

@@ -54,6 +54,7 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 	if err != nil {
 		return planError{err}
 	}
+	a.paths.CertificatesDir, a.paths.EtcdDataDir = plan.Cluster.CertificatesDir(), plan.Cluster.LocalEtcd().DataDir
 	if want != "" && plan.Role != want {
 		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, want)}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
@@ -16,8 +17,9 @@ func (a *app) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Print everything that is wrong with a cluster file",
-		Long: `Print everything that is wrong with a cluster file: each mistake with its line and
-column, and what would be right. Nothing is built and nothing is written.`,
+		Long: `Print everything that is wrong with a cluster file, with kubeadm's documents and the
+Butane snippets in it, and with the files that it names: each mistake with its line
+and column, and what would be right. Nothing is built and nothing is written.`,
 		Example:           "  imagegen check cluster.yaml",
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,
@@ -42,7 +44,8 @@ func (a *app) load(file string) (*spec.Cluster, error) {
 		return nil, err
 	}
 	c, mistakes := spec.Parse(file, data, spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}})
-	if len(mistakes) == 0 {
+	mistakes = append(mistakes, render.CheckSnippets(c)...)
+	if mistakes.Sort(); len(mistakes) == 0 {
 		return c, nil
 	}
 	return nil, a.showMistakes(file, mistakes)

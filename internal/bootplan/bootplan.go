@@ -4,6 +4,8 @@
 package bootplan
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +15,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/secret"
 )
 
@@ -71,6 +74,37 @@ type Cluster struct {
 	EncryptionAlgorithm string `json:"encryptionAlgorithm"`
 	// PodNetwork is the CNI that firstboot installs: "flannel" or "none".
 	PodNetwork string `json:"podNetwork"`
+	// Kubeadm is what the user's ClusterConfiguration sets besides the fields above,
+	// which are empty in it.
+	Kubeadm kubeadmapi.ClusterConfiguration `json:"kubeadm,omitzero"`
+	// Kubelet and KubeProxy are the user's KubeletConfiguration and
+	// KubeProxyConfiguration, as JSON objects; nil if there is none.
+	Kubelet   json.RawMessage `json:"kubelet,omitempty"`
+	KubeProxy json.RawMessage `json:"kubeProxy,omitempty"`
+}
+
+// CertificatesDir is where the cluster's certificates are on its nodes.
+func (c Cluster) CertificatesDir() string {
+	return cmp.Or(c.Kubeadm.CertificatesDir, kubeadmapi.DefaultCertificatesDir)
+}
+
+// LocalEtcd is what is set for the etcd of control-plane nodes.
+func (c Cluster) LocalEtcd() kubeadmapi.LocalEtcd {
+	var out kubeadmapi.LocalEtcd
+	if c.Kubeadm.Etcd.Local != nil {
+		out = *c.Kubeadm.Etcd.Local
+	}
+	out.DataDir = cmp.Or(out.DataDir, kubeadmapi.DefaultEtcdDataDir)
+	return out
+}
+
+// CertificateValidity is the life of certificates that are not CAs; 0 means
+// kubeadm's default.
+func (c Cluster) CertificateValidity() time.Duration {
+	if d := c.Kubeadm.CertificateValidityPeriod; d != nil {
+		return d.Duration
+	}
+	return 0
 }
 
 // Node is what this machine is in the cluster.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kiln-os/kiln/images/deb"
 	"github.com/kiln-os/kiln/images/disk"
@@ -154,7 +155,16 @@ func secrets(o Options) (*pki.Authority, error) {
 	return pki.LoadOrCreate(filepath.Join(o.Out, SecretsDir), pki.Options{
 		Algorithm: o.Cluster.EncryptionAlgorithm, ClusterName: o.Cluster.Name, Endpoint: endpoint,
 		TokenTTL: o.Cluster.TokenTTL(), Now: o.Now,
+		CAValidity: validity(o.Cluster.Kubeadm.CACertificateValidityPeriod), LeafValidity: validity(o.Cluster.Kubeadm.CertificateValidityPeriod),
 	})
+}
+
+// validity is a life of certificates, 0 if none is set.
+func validity(d *metav1.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.Duration
 }
 
 // madeBase is a base with what stamping needs to know about it.

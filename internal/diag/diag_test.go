@@ -54,7 +54,7 @@ func TestWhatIsNoPlainDocument(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"syntax":     {sample, "f:4:"},
 		"empty":      {"", "f: the file is empty"},
-		"two":        {"a: 1\n---\nb: 2\n", "f:2:1: a second YAML document"},
+		"two":        {"a: 1\n---\nb: 2\n", "f:3:1: a second YAML document"},
 		"alias":      {"a: &x 1\nb: *x\n", "f:1:4: anchors are not supported; write the value out\nf:2:4: aliases"},
 		"cycle":      {"a: &x [*x]\n", "anchors are not supported"},
 		"tag":        {"a: !!str 1\n", "f:1:4: tags"},

@@ -54,37 +54,61 @@ var (
 	yamlPrefix = regexp.MustCompile(`^yaml: (line \d+: )?`)
 )
 
-// Parse reads one YAML document. Bad syntax, a second document, anchors,
+// Parse reads a file with one YAML document. Bad syntax, a second document, anchors,
 // aliases, tags and merge keys are mistakes; Root is nil then. Without aliases the
 // nodes are a tree, and as large as the file.
 func Parse(file string, data []byte) (*Document, List) {
-	d := &Document{File: file, lines: strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")}
+	docs, list := ParseAll(file, data)
+	if len(list) == 0 && len(docs) == 1 {
+		return docs[0], nil
+	}
+	d := newDocument(file, data)
+	switch {
+	case len(docs) > 1:
+		m := docs[1].AtNode(docs[1].Root, nil, "a second YAML document begins here", "want one document in the file")
+		m.Width = 1
+		list.Add(m)
+	case len(list) == 0:
+		list.Add(Mistake{File: file, Message: "the file is empty"})
+	}
+	return d, list
+}
+
+// ParseAll reads a file of YAML documents, separated by lines of three dashes, and
+// leaves out empty ones. Documents with mistakes of the kinds that Parse names are
+// not among those it returns.
+func ParseAll(file string, data []byte) ([]*Document, List) {
+	base := newDocument(file, data)
 	var list List
 	if !utf8.Valid(data) {
 		list.Add(Mistake{File: file, Message: "the file is not UTF-8 text", Want: "want YAML in UTF-8"})
-		return d, list
+		return nil, list
 	}
+	var docs []*Document
 	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var doc yaml.Node
-	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		list.Add(Mistake{File: file, Message: "the file is empty"})
-		return d, list
-	} else if err != nil {
-		list.Add(d.syntax(err))
-		return d, list
+	for {
+		var node yaml.Node
+		err := dec.Decode(&node)
+		if errors.Is(err, io.EOF) {
+			return docs, list
+		}
+		if err != nil {
+			list.Add(base.syntax(err))
+			return docs, list
+		}
+		if len(node.Content) != 1 || node.Content[0].Tag == "!!null" {
+			continue
+		}
+		before := len(list)
+		base.checkPlain(&node, &list)
+		if len(list) == before {
+			docs = append(docs, &Document{File: file, Root: node.Content[0], lines: base.lines})
+		}
 	}
-	var second yaml.Node
-	if err := dec.Decode(&second); err == nil {
-		line, col := second.Line, second.Column
-		list.Add(d.mistake(line, col, 3, "", "a second YAML document begins here", "want one document in the file"))
-	} else if !errors.Is(err, io.EOF) {
-		list.Add(d.syntax(err))
-	}
-	d.checkPlain(&doc, &list)
-	if len(list) == 0 && len(doc.Content) == 1 {
-		d.Root = doc.Content[0]
-	}
-	return d, list
+}
+
+func newDocument(file string, data []byte) *Document {
+	return &Document{File: file, lines: strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")}
 }
 
 // syntax turns an error of the YAML library into a mistake.
@@ -171,6 +195,15 @@ func child(n *yaml.Node, step any) (key, value *yaml.Node) {
 func (d *Document) Has(p Path) bool {
 	_, v, ok := d.Lookup(p)
 	return ok && v.Tag != "!!null"
+}
+
+// Text is the scalar at p, "" if there is none.
+func (d *Document) Text(p Path) string {
+	_, v, ok := d.Lookup(p)
+	if !ok || v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
+		return ""
+	}
+	return v.Value
 }
 
 // At is a mistake in the value at p. What is missing is reported where it should be.

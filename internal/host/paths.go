@@ -2,10 +2,18 @@
 // machine. Root is "/" on a node and a temporary folder in tests.
 package host
 
-import "path/filepath"
+import (
+	"cmp"
+	"path/filepath"
+)
 
 // Paths names the files of a node below Root.
-type Paths struct{ Root string }
+type Paths struct {
+	Root string
+	// CertificatesDir and EtcdDataDir are absolute paths on the node; "" means
+	// kubeadm's defaults.
+	CertificatesDir, EtcdDataDir string
+}
 
 func (p Paths) at(s string) string { return filepath.Join(p.Root, s) }
 
@@ -31,7 +39,7 @@ func (p Paths) LoginReload() string { return p.at("/run/agetty.reload") }
 
 // PKI is kubeadm's certificatesDir; with names, a file in it.
 func (p Paths) PKI(names ...string) string {
-	return filepath.Join(append([]string{p.at("/etc/kubernetes/pki")}, names...)...)
+	return filepath.Join(append([]string{p.at(cmp.Or(p.CertificatesDir, "/etc/kubernetes/pki"))}, names...)...)
 }
 
 // Kubeconfig is /etc/kubernetes/<name>, such as admin.conf.
@@ -46,7 +54,7 @@ func (p Paths) Kubelet(names ...string) string {
 }
 
 // EtcdData is etcd's data folder.
-func (p Paths) EtcdData() string { return p.at("/var/lib/etcd") }
+func (p Paths) EtcdData() string { return p.at(cmp.Or(p.EtcdDataDir, "/var/lib/etcd")) }
 
 // Images holds the baked container images, one OCI layout with all of them.
 func (p Paths) Images() string { return p.at("/usr/share/kiln/images") }

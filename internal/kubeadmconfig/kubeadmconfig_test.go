@@ -18,7 +18,7 @@ func TestAsKubeadm(t *testing.T) {
 	}
 	c := ForCluster(apitest.Config("192.0.2.10"))
 	c.Etcd.Local.ExtraEnvs = nil // of the architecture that the test runs on
-	got, err := c.Marshal()
+	got, err := Marshal(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestEveryField(t *testing.T) {
 	p.Name, p.ControlPlaneEndpoint, p.CertSANs = "edge", "api.example.org", []string{"kiln.example.org", "192.0.2.1"}
 	p.PodSubnets, p.ServiceSubnets = []string{"10.244.0.0/16", "fd00:10:244::/56"}, []string{"10.96.0.0/12", "fd00:10:96::/108"}
 	p.DNSDomain, p.EncryptionAlgorithm, p.KubernetesVersion = "k8s.example.org", "RSA-2048", "v1.37.1"
-	data, err := ForCluster(cfg).Marshal()
+	data, err := Marshal(ForCluster(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}

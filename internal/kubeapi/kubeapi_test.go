@@ -162,7 +162,7 @@ func TestLoadSpeaksToTheLocalAPIServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := ca.IssueKubeconfig(pki.Kubeconfigs()[0], "cp1", "kiln", "https://"+cfg.ControlPlaneEndpoint(), "ECDSA-P256", time.Now())
+	out, err := ca.IssueKubeconfig(pki.Kubeconfigs()[0], "cp1", "kiln", "https://"+cfg.ControlPlaneEndpoint(), "ECDSA-P256", 0, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,9 @@
 package kubeletconfig
 
 import (
+	"cmp"
 	"fmt"
+	"path"
 	"sort"
 	"strconv"
 	"strings"
@@ -25,37 +27,45 @@ const CRISocket = "unix:///var/run/containerd/containerd.sock"
 // HealthzPort is where the kubelet answers /healthz on 127.0.0.1.
 const HealthzPort = 10248
 
-// Paths that stand in the document. They are those of the running node, not of a
-// test's root: the kubelet reads them, firstboot does not.
-const (
-	staticPodPath = "/etc/kubernetes/manifests"
-	clientCAFile  = "/etc/kubernetes/pki/ca.crt"
-)
+// staticPodPath stands in the document. It is that of the running node, not of a
+// test's root: the kubelet reads it, firstboot does not.
+const staticPodPath = "/etc/kubernetes/manifests"
 
-// ForCluster returns the settings that all kubelets share. Nothing of this node
-// is in it: it is what kubeadm join downloads.
+// ForCluster returns the settings that all kubelets share: the user's, completed
+// with kubeadm's defaults. Nothing of this node is in it: it is what kubeadm join
+// downloads.
 func ForCluster(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error) {
 	dns, err := cfg.DNSServiceIP()
 	if err != nil {
 		return nil, fmt.Errorf("kubelet configuration: cluster DNS address: %w", err)
 	}
-	yes, no, healthz := true, false, int32(HealthzPort)
-	return &kubeletv1beta1.KubeletConfiguration{
-		TypeMeta:      metav1.TypeMeta{APIVersion: kubeletv1beta1.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
-		StaticPodPath: staticPodPath,
-		ClusterDNS:    []string{dns.String()},
-		ClusterDomain: cfg.Plan.Cluster.DNSDomain,
-		Authentication: kubeletv1beta1.KubeletAuthentication{
-			X509:      kubeletv1beta1.KubeletX509Authentication{ClientCAFile: clientCAFile},
-			Anonymous: kubeletv1beta1.KubeletAnonymousAuthentication{Enabled: &no},
-			Webhook:   kubeletv1beta1.KubeletWebhookAuthentication{Enabled: &yes},
-		},
-		Authorization:      kubeletv1beta1.KubeletAuthorization{Mode: kubeletv1beta1.KubeletAuthorizationModeWebhook},
-		HealthzBindAddress: "127.0.0.1",
-		HealthzPort:        &healthz,
-		RotateCertificates: true,
-		CgroupDriver:       "systemd",
-	}, nil
+	kc := &kubeletv1beta1.KubeletConfiguration{}
+	if err := nodeconfig.DecodeComponent(cfg.Plan.Cluster.Kubelet, kc); err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
+	}
+	kc.TypeMeta = metav1.TypeMeta{APIVersion: kubeletv1beta1.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"}
+	kc.StaticPodPath = cmp.Or(kc.StaticPodPath, staticPodPath)
+	if kc.ClusterDNS == nil {
+		kc.ClusterDNS = []string{dns.String()}
+	}
+	kc.ClusterDomain = cmp.Or(kc.ClusterDomain, cfg.Plan.Cluster.DNSDomain)
+	auth := &kc.Authentication
+	auth.X509.ClientCAFile = cmp.Or(auth.X509.ClientCAFile, path.Join(cfg.Plan.Cluster.CertificatesDir(), "ca.crt"))
+	setDefault(&auth.Anonymous.Enabled, false)
+	setDefault(&auth.Webhook.Enabled, true)
+	kc.Authorization.Mode = cmp.Or(kc.Authorization.Mode, kubeletv1beta1.KubeletAuthorizationModeWebhook)
+	kc.HealthzBindAddress = cmp.Or(kc.HealthzBindAddress, "127.0.0.1")
+	setDefault(&kc.HealthzPort, int32(HealthzPort))
+	kc.RotateCertificates = true
+	kc.CgroupDriver = cmp.Or(kc.CgroupDriver, "systemd")
+	return kc, nil
+}
+
+// setDefault sets what the user left open.
+func setDefault[T any](p **T, v T) {
+	if *p == nil {
+		*p = &v
+	}
 }
 
 // ForNode returns ForCluster with what only this node knows: its resolver file
@@ -65,7 +75,7 @@ func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error
 	if err != nil {
 		return nil, err
 	}
-	if cfg.ResolvConf != "" {
+	if cfg.ResolvConf != "" && kc.ResolverConfig == nil {
 		kc.ResolverConfig = &cfg.ResolvConf
 	}
 	kc.ContainerRuntimeEndpoint = CRISocket

@@ -5,11 +5,14 @@ package nodeconfig
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
 	"strconv"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 )
@@ -51,6 +54,15 @@ func (c Config) APIServiceIP() (netip.Addr, error) { return nth(c.Plan.Cluster.S
 
 // DNSServiceIP is the tenth address of the first service subnet.
 func (c Config) DNSServiceIP() (netip.Addr, error) { return nth(c.Plan.Cluster.ServiceSubnets, 10) }
+
+// DecodeComponent reads a user's component configuration of the boot plan into the
+// type that it is for; nil leaves it as it is.
+func DecodeComponent(document json.RawMessage, into any) error {
+	if document == nil {
+		return nil
+	}
+	return yaml.UnmarshalStrict(document, into)
+}
 
 // nth returns the address n above the base of the first CIDR.
 func nth(cidrs []string, n uint32) (netip.Addr, error) {

@@ -1,13 +1,16 @@
 package render
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/coreos/butane/config/common"
 	butane "github.com/coreos/butane/config/fcos/v1_4"
 	"github.com/coreos/ignition/v2/config/v3_3"
+	"github.com/coreos/ignition/v2/config/v3_3/types"
 	"github.com/coreos/vcontext/report"
 	"sigs.k8s.io/yaml"
 
@@ -48,10 +51,10 @@ type butaneContents struct {
 	Inline string `json:"inline"`
 }
 
-// ignition translates the entries through Butane and has Ignition's own
-// validation check the result. Warnings are errors: Butane only warns about keys
+// ignition translates the entries through Butane, merges them over the user's config
+// and has Ignition's own validation check the result. Warnings are errors: Butane only warns about keys
 // it does not know.
-func ignition(entries []entry, rootKeys []string) (secret.Value, error) {
+func ignition(entries []entry, rootKeys []string, user types.Config) (secret.Value, error) {
 	yes := true
 	storage := &butaneStorage{}
 	for _, e := range entries {
@@ -76,9 +79,19 @@ func ignition(entries []entry, rootKeys []string) (secret.Value, error) {
 	if err := strict("Butane", rep, err); err != nil {
 		return secret.Value{}, err
 	}
-	_, rep, err = v3_3.Parse(ign)
+	own, rep, err := v3_3.Parse(ign)
 	if err := strict("Ignition", rep, err); err != nil {
 		return secret.Value{}, err
+	}
+	if reflect.DeepEqual(user, types.Config{Ignition: user.Ignition}) {
+		return secret.New(ign), nil
+	}
+	if ign, err = json.Marshal(v3_3.Merge(user, own)); err != nil {
+		return secret.Value{}, errors.New("the Ignition config cannot be encoded") // the error may quote the config
+	}
+	_, rep, err = v3_3.Parse(ign)
+	if err := strict("Ignition", rep, err); err != nil {
+		return secret.Value{}, fmt.Errorf("together with the snippets: %w", err)
 	}
 	return secret.New(ign), nil
 }

@@ -11,9 +11,6 @@ import (
 	"github.com/kiln-os/kiln/pki"
 )
 
-// pkiDir is kubeadm's default certificatesDir.
-const pkiDir = "/etc/kubernetes/pki"
-
 // entry is a file or folder of the node, owned by root.
 type entry struct {
 	path string
@@ -51,6 +48,7 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 	if n.Role != spec.RoleControlPlane {
 		return out, nil
 	}
+	pkiDir := plan.Cluster.CertificatesDir()
 	out = append(out, dir(pkiDir, 0o755), dir(pkiDir+"/etcd", 0o755))
 	for _, ca := range []struct {
 		base string

@@ -2,7 +2,7 @@
 // node is given: the boot plan for firstboot, and the Ignition config that
 // delivers the plan, the node's share of the secrets and its network settings.
 //
-// INPUTS: spec.Cluster, pki.Authority. OUTPUTS: bootplan.Plan, Ignition JSON of
+// INPUTS: spec.Cluster, pki.Authority, the files that the Butane snippets name. OUTPUTS: bootplan.Plan, Ignition JSON of
 // spec 3.3.0. Same input, same bytes; nothing is fetched from anywhere.
 package render
 
@@ -24,7 +24,7 @@ type Rendered struct {
 	Ignition secret.Value
 }
 
-// Node renders a node of c. A worker gets the CA's pin and the bootstrap token,
+// Node renders a node of c, whose Butane snippets it reads again. A worker gets the CA's pin and the bootstrap token,
 // never a private key.
 func Node(c *spec.Cluster, a *pki.Authority, n spec.Node) (Rendered, error) {
 	plan, err := bootPlan(c, a, n)
@@ -35,7 +35,11 @@ func Node(c *spec.Cluster, a *pki.Authority, n spec.Node) (Rendered, error) {
 	if err != nil {
 		return Rendered{}, fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	ign, err := ignition(entries, c.SSH.AuthorizedKeys)
+	user, err := userConfig(c, n)
+	if err != nil {
+		return Rendered{}, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	ign, err := ignition(entries, c.SSH.AuthorizedKeys, user)
 	if err != nil {
 		return Rendered{}, fmt.Errorf("node %s: %w", n.Name, err)
 	}

@@ -68,6 +68,21 @@ func threeNodes(c *spec.Cluster) {
 		spec.Node{Name: "kiln-3", Role: spec.RoleWorker, Profile: "qemu-amd64", Interface: spec.Interface{MAC: "52:54:00:12:34:56"}, Labels: map[string]string{"b": "2", "a": "1"}})
 }
 
+// documents replaces the cluster by that of testdata/documents.yaml, which has every
+// kind of document and snippets.
+func documents(t *testing.T) func(*spec.Cluster) {
+	t.Helper()
+	data, err := os.ReadFile("testdata/documents.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, list := spec.Parse("testdata/documents.yaml", data, known)
+	if list = append(list, CheckSnippets(d)...); len(list) > 0 {
+		t.Fatal(list)
+	}
+	return func(c *spec.Cluster) { *c = *d }
+}
+
 func render(t *testing.T, c *spec.Cluster, i int) (Rendered, types.Config, map[string]string) {
 	t.Helper()
 	r, err := Node(c, fixture(t), c.Nodes[i])
@@ -146,6 +161,7 @@ func TestGolden(t *testing.T) {
 		{"init", nil, 0},
 		{"join-control-plane", threeNodes, 1},
 		{"join-worker", threeNodes, 2},
+		{"documents", documents(t), 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := cluster(t, tc.change)
@@ -165,7 +181,11 @@ func TestGolden(t *testing.T) {
 				t.Error("two runs, two configs")
 			}
 			plan, err := bootplan.Parse([]byte(files[bootplan.Path]))
-			if err != nil || string(plan.Role) != tc.name {
+			role := tc.name
+			if role == "documents" {
+				role = "init"
+			}
+			if err != nil || string(plan.Role) != role {
 				t.Errorf("firstboot reads role %q, %v", plan.Role, err)
 			}
 		})
@@ -325,10 +345,10 @@ func TestWarningsAreErrorsAndQuoteNoContent(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("%v", err)
 	}
-	if _, err := ignition([]entry{textFile("relative", "hunter2")}, nil); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := ignition([]entry{textFile("relative", "hunter2")}, nil, types.Config{}); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("relative path: %v", err)
 	}
-	if _, err := ignition([]entry{textFile("/a", "x"), textFile("/a", "y")}, nil); err == nil {
+	if _, err := ignition([]entry{textFile("/a", "x"), textFile("/a", "y")}, nil, types.Config{}); err == nil {
 		t.Error("the same path twice is accepted")
 	}
 }

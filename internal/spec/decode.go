@@ -4,37 +4,40 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 )
 
-// decoder turns the document into a Cluster. It walks nodes and Go types side by
+// decoder turns a document into a Go value, such as a Cluster. It walks nodes and Go types side by
 // side, so that an unknown key or a wrong type costs its own value only: the rest
 // is still decoded and validated.
 type decoder struct {
 	doc  *diag.Document
-	list diag.List
+	list *diag.List // of all documents
 	// bad holds the paths whose value was dropped; nothing below them is reported again.
 	bad map[string]bool
 }
 
-// decode fills c from the document.
-func (d *decoder) decode(c *Cluster) {
+// decode fills into, a pointer to a struct, from the document.
+func (d *decoder) decode(into any, what, want string) {
 	if d.doc.Root.Kind != yaml.MappingNode {
-		d.reject(d.doc.Root, nil, "a cluster file is a mapping, this is "+describe(d.doc.Root), "want apiVersion, kind, name, nodes")
+		d.reject(d.doc.Root, nil, what+" is a mapping, this is "+describe(d.doc.Root), want)
 		return
 	}
-	clean, err := json.Marshal(d.value(d.doc.Root, reflect.TypeFor[Cluster](), nil))
+	clean, err := json.Marshal(d.value(d.doc.Root, reflect.TypeOf(into).Elem(), nil))
 	if err == nil {
-		err = sigsyaml.UnmarshalStrict(clean, c)
+		err = sigsyaml.UnmarshalStrict(clean, into)
 	}
 	if err != nil {
 		d.list.Add(d.doc.At(nil, "cannot be decoded: "+err.Error(), ""))
@@ -58,7 +61,11 @@ func (d *decoder) isBad(p diag.Path) bool {
 	return false
 }
 
-var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+var (
+	textType    = reflect.TypeFor[encoding.TextUnmarshaler]()
+	jsonType    = reflect.TypeFor[json.Unmarshaler]()
+	snippetType = reflect.TypeFor[Snippet]()
+)
 
 // textForms says how values of the types that parse themselves are written.
 var textForms = map[reflect.Type][2]string{
@@ -66,6 +73,8 @@ var textForms = map[reflect.Type][2]string{
 	reflect.TypeFor[netip.Addr]():        {"an IP address", "such as 10.0.2.2"},
 	reflect.TypeFor[Duration]():          {"a duration of 0s or more", "such as 24h or 90m"},
 	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
+	reflect.TypeFor[metav1.Duration]():   {"a duration", "such as 90s"},
+	reflect.TypeFor[resource.Quantity](): {"a quantity", "such as 100Mi"},
 }
 
 // value checks n against t and returns what encoding/json makes of it; nil is
@@ -77,10 +86,25 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if t.Kind() == reflect.Pointer {
 		return d.value(n, t.Elem(), p)
 	}
-	if reflect.PointerTo(t).Implements(textType) {
+	switch {
+	case t == snippetType:
+		return d.snippet(n, p)
+	case reflect.PointerTo(t).Implements(textType):
 		return d.text(n, t, p)
+	case reflect.PointerTo(t).Implements(jsonType):
+		return d.ownForm(n, t, p)
 	}
 	switch t.Kind() {
+	case reflect.Bool:
+		if n.Tag != "!!bool" {
+			return d.reject(n, p, "is "+describe(n)+", not a truth value", "want true or false")
+		}
+		return n.Value == "true"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		return d.number(n, t, p)
+	case reflect.Interface:
+		return plain(n)
 	case reflect.Struct:
 		return d.structure(n, t, p)
 	case reflect.Map:
@@ -113,6 +137,51 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	return d.reject(n, p, "has a type this program cannot decode: "+t.String(), "")
 }
 
+// number checks that n is a number that fits into t.
+func (d *decoder) number(n *yaml.Node, t reflect.Type, p diag.Path) any {
+	if n.Tag != "!!int" && n.Tag != "!!float" {
+		return d.reject(n, p, "is "+describe(n)+", not a number", "")
+	}
+	v := reflect.New(t)
+	if err := n.Decode(v.Interface()); err != nil {
+		return d.reject(n, p, fmt.Sprintf("%s is not a number that fits here", n.Value), "want a number of the type "+t.String())
+	}
+	if t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64 {
+		if f := v.Elem().Float(); math.IsNaN(f) || math.IsInf(f, 0) {
+			return d.reject(n, p, n.Value+" is not a number that fits here", "want a finite number")
+		}
+	}
+	return v.Interface()
+}
+
+// ownForm checks n against a type that decodes itself from JSON.
+func (d *decoder) ownForm(n *yaml.Node, t reflect.Type, p diag.Path) any {
+	form, ok := textForms[t]
+	if !ok {
+		form = [2]string{"a " + t.Name(), ""}
+	}
+	text, err := json.Marshal(plain(n))
+	if err == nil {
+		err = json.Unmarshal(text, reflect.New(t).Interface())
+	}
+	switch {
+	case err != nil && n.Kind == yaml.ScalarNode:
+		return d.reject(n, p, fmt.Sprintf("%q is not %s", n.Value, form[0]), form[1])
+	case err != nil:
+		return d.reject(n, p, "is "+describe(n)+", not "+form[0], form[1])
+	}
+	return json.RawMessage(text)
+}
+
+// plain is what a node stands for without any type in mind.
+func plain(n *yaml.Node) any {
+	var v any
+	if n.Decode(&v) != nil {
+		return n.Value
+	}
+	return v
+}
+
 func (d *decoder) text(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	form, ok := textForms[t]
 	if !ok {
@@ -131,24 +200,35 @@ func (d *decoder) text(n *yaml.Node, t reflect.Type, p diag.Path) any {
 
 func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Kind != yaml.MappingNode {
-		return d.reject(n, p, "is "+describe(n)+", not a mapping", "want the keys "+strings.Join(keys(t), ", "))
+		want := "want the keys " + strings.Join(keys(t), ", ")
+		if len(keys(t)) > manyKeys {
+			want = ""
+		}
+		return d.reject(n, p, "is "+describe(n)+", not a mapping", want)
 	}
 	fields := map[string]reflect.Type{}
-	for i := range t.NumField() {
-		fields[jsonKey(t.Field(i))] = t.Field(i).Type
+	for _, f := range fieldsOf(t) {
+		fields[jsonKey(f)] = f.Type
 	}
 	out := map[string]any{}
 	for key, val := range d.pairs(n, p) {
 		ft, ok := fields[key.Value]
 		if !ok {
 			want := "want one of " + strings.Join(keys(t), ", ")
-			if s := nearest(key.Value, keys(t)); s != "" {
+			if len(fields) > manyKeys {
+				want = ""
+			}
+			if hint := removedKeys[p.Child(key.Value).String()]; hint != "" && t != reflect.TypeFor[Cluster]() {
+				want = hint
+			} else if s := nearest(key.Value, keys(t)); s != "" {
 				want = "did you mean " + s + "?"
 			}
 			d.reject(key, p.Child(key.Value), fmt.Sprintf("unknown key %q", key.Value), want)
 			continue
 		}
-		out[key.Value] = d.value(val, ft, p.Child(key.Value))
+		if v := d.value(val, ft, p.Child(key.Value)); v != nil {
+			out[key.Value] = v
+		}
 	}
 	return out
 }
@@ -159,7 +239,9 @@ func (d *decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	}
 	out := map[string]any{}
 	for key, val := range d.pairs(n, p) {
-		out[key.Value] = d.value(val, t.Elem(), p.Child(key.Value))
+		if v := d.value(val, t.Elem(), p.Child(key.Value)); v != nil {
+			out[key.Value] = v
+		}
 	}
 	return out
 }
@@ -188,11 +270,29 @@ func (d *decoder) pairs(n *yaml.Node, p diag.Path) func(func(k, v *yaml.Node) bo
 	}
 }
 
+// manyKeys is how many keys a message does not list any more.
+const manyKeys = 20
+
+// fieldsOf lists the fields of a struct type that have keys, those of embedded
+// structs in their place.
+func fieldsOf(t reflect.Type) []reflect.StructField {
+	var out []reflect.StructField
+	for i := range t.NumField() {
+		switch f := t.Field(i); {
+		case f.Anonymous && jsonKey(f) == "":
+			out = append(out, fieldsOf(f.Type)...)
+		case jsonKey(f) != "-":
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 // keys lists the keys of a struct type in the order of its fields.
 func keys(t reflect.Type) []string {
-	out := make([]string, t.NumField())
-	for i := range out {
-		out[i] = jsonKey(t.Field(i))
+	var out []string
+	for _, f := range fieldsOf(t) {
+		out = append(out, jsonKey(f))
 	}
 	return out
 }

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 )
 
 // TestReferenceIsComplete holds docs/cluster-file.md to the types: every setting
@@ -16,10 +18,19 @@ func TestReferenceIsComplete(t *testing.T) {
 	}
 	want := map[string]bool{}
 	settings(reflect.TypeFor[Cluster](), "", want)
+	settings(reflect.TypeFor[kubeadmapi.ClusterConfiguration](), "ClusterConfiguration.", want)
+	for _, s := range []string{"apiVersion", "kind"} {
+		delete(want, "ClusterConfiguration."+s)
+	}
 	got := map[string]bool{}
 	for _, line := range strings.Split(string(text), "\n") {
-		if cells := strings.Split(line, "|"); len(cells) > 4 && strings.Contains(cells[1], "`") {
-			got[strings.Trim(cells[1], " `")] = true
+		cells := strings.Split(line, "|")
+		if len(cells) < 2 {
+			continue
+		}
+		name := strings.Trim(cells[1], " `")
+		if strings.Contains(cells[1], "`") && (len(cells) > 4 || strings.HasPrefix(name, "ClusterConfiguration.")) {
+			got[name] = true
 		}
 	}
 	for s := range want {
@@ -35,14 +46,16 @@ func TestReferenceIsComplete(t *testing.T) {
 }
 
 func settings(t reflect.Type, prefix string, into map[string]bool) {
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range fieldsOf(t) {
 		name, ft := prefix+jsonKey(f), f.Type
 		if ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}
 		isText := reflect.PointerTo(ft).Implements(textType)
 		switch {
+		case ft == reflect.TypeFor[[]Snippet](), reflect.PointerTo(ft).Implements(jsonType), strings.HasPrefix(ft.String(), "[]kubeadmapi."),
+			ft.String() == "[]v1.EnvVar", ft == reflect.TypeFor[kubeadmapi.ExternalEtcd]():
+			into[name] = true
 		case ft.Kind() == reflect.Struct && !isText:
 			settings(ft, name+".", into)
 		case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct && !reflect.PointerTo(ft.Elem()).Implements(textType):

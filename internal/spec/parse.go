@@ -1,7 +1,16 @@
 package spec
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
+	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
+
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 )
 
 // Known is what the program that reads the file can build.
@@ -10,23 +19,142 @@ type Known struct {
 	Versions []string // of Kubernetes: "v1.37.2"
 }
 
+// The kinds of documents that may stand beside the Cluster.
+const (
+	kindKubelet   = "KubeletConfiguration"
+	kindKubeProxy = "KubeProxyConfiguration"
+)
+
+// apiVersions are the versions of the kinds that may stand beside the Cluster.
+var apiVersions = map[string]string{
+	kubeadmapi.Kind: kubeadmapi.APIVersion,
+	kindKubelet:     kubeletv1beta1.SchemeGroupVersion.String(),
+	kindKubeProxy:   kubeproxyv1alpha1.SchemeGroupVersion.String(),
+}
+
+// refusedKinds are kubeadm's kinds that have no place here, with the reason.
+var refusedKinds = map[string]string{
+	"InitConfiguration":    "imagegen makes it: name, address, taints and labels of a node stand in nodes, timeouts and tokens in the document of kind Cluster",
+	"JoinConfiguration":    "imagegen makes it: name, address, taints and labels of a node stand in nodes, timeouts and tokens in the document of kind Cluster",
+	"ResetConfiguration":   "it configures a command that is run on a node",
+	"UpgradeConfiguration": "it configures a command that is run on a node",
+}
+
 // Parse reads a cluster file, applies defaults and validates. filename is only
 // for messages. The Cluster is usable only if the list is empty; the list is sorted.
 func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
-	doc, list := diag.Parse(filename, data)
-	if doc.Root == nil {
+	c := &Cluster{}
+	docs, list := diag.ParseAll(filename, data)
+	defer func() { list.Sort() }()
+	if len(docs) == 0 {
 		if len(list) == 0 {
 			list.Add(diag.Mistake{File: filename, Message: "the file is empty"})
 		}
-		list.Sort()
-		return &Cluster{}, list
+		return c, list
 	}
-	d := &decoder{doc: doc, bad: map[string]bool{}}
-	c := &Cluster{}
-	d.decode(c)
-	c.applyDefaults()
+	found := sortDocuments(docs, &list)
+	var kubeadm *clusterConfiguration
+	if d := found[kubeadmapi.Kind]; d != nil {
+		kubeadm = decodeClusterConfiguration(d)
+	}
+	var kubelet kubeletv1beta1.KubeletConfiguration
+	var kubeProxy kubeproxyv1alpha1.KubeProxyConfiguration
+	if d := found[kindKubelet]; d != nil {
+		c.Kubelet = d.decodeComponent(&kubelet, "a "+kindKubelet)
+	}
+	if d := found[kindKubeProxy]; d != nil {
+		c.KubeProxy = d.decodeComponent(&kubeProxy, "a "+kindKubeProxy)
+	}
+	d := found[Kind]
+	if d == nil {
+		list.Add(docs[0].At(nil, "the file has no document of kind Cluster", "want one with apiVersion: "+APIVersion+" and kind: "+Kind))
+		return c, list
+	}
+	d.decode(c, "a cluster file", "want apiVersion, kind, name, nodes")
+	d.placeSnippets(c)
 	v := &validator{decoder: d, c: c, known: known}
+	var sans []string
+	if kubeadm != nil {
+		v.elsewhere = kubeadm.merge(d, c)
+		c.Kubeadm = kubeadm.k
+		sans, c.Kubeadm.APIServer.CertSANs = kubeadm.k.APIServer.CertSANs, nil
+	}
+	c.applyDefaults()
 	v.validate()
-	d.list.Sort()
-	return c, d.list
+	check := func(d *decoder) *validator { return &validator{decoder: d, c: c, known: known, cluster: v} }
+	if kubeadm != nil {
+		check(kubeadm.decoder).clusterConfiguration(kubeadm.k)
+	}
+	if d := found[kindKubelet]; d != nil {
+		check(d).kubeletConfiguration(&kubelet)
+	}
+	if d := found[kindKubeProxy]; d != nil {
+		check(d).kubeProxyConfiguration(&kubeProxy)
+	}
+	for _, s := range sans {
+		if !slices.Contains(c.CertSANs, s) {
+			c.CertSANs = append(c.CertSANs, s)
+		}
+	}
+	return c, list
+}
+
+// sortDocuments returns a decoder for each document by its kind. Documents of other
+// kinds, of other versions and of kinds that are there already are mistakes. A file
+// with one document is read as a Cluster, whatever it says.
+func sortDocuments(docs []*diag.Document, list *diag.List) map[string]*decoder {
+	found := map[string]*decoder{}
+	kind, version := diag.Path{"kind"}, diag.Path{"apiVersion"}
+	for i, doc := range docs {
+		d := &decoder{doc: doc, list: list, bad: map[string]bool{}}
+		k, v := doc.Text(kind), doc.Text(version)
+		want, known := apiVersions[k]
+		group, _, _ := strings.Cut(want, "/")
+		hasGroup := strings.HasPrefix(v, group+"/")
+		switch {
+		case refusedKinds[k] != "":
+			list.Add(doc.At(kind, k+" has no place in a cluster file", refusedKinds[k]))
+			continue
+		case known && v != want:
+			message := fmt.Sprintf("%q is not the version of %s that this program reads", v, k)
+			if !doc.Has(version) {
+				message = "is missing"
+			}
+			hint := "want " + want
+			if hasGroup && k == kubeadmapi.Kind {
+				hint += "; kubeadm config migrate converts older ones"
+			}
+			list.Add(doc.At(version, message, hint))
+		case known:
+		case k == Kind || strings.HasPrefix(v, "kiln-os.dev/") || len(docs) == 1 || i == 0 && k == "" && v == "":
+			k = Kind
+		default:
+			hint := "want one of Cluster, ClusterConfiguration, KubeletConfiguration, KubeProxyConfiguration"
+			list.Add(doc.At(kind, fmt.Sprintf("%q is not a kind of document that this program reads", k), hint))
+			continue
+		}
+		if first := found[k]; first != nil {
+			list.Add(doc.At(kind, "there is a second document of kind "+k, fmt.Sprintf("the first one begins in line %d", first.doc.Root.Line)))
+			continue
+		}
+		found[k] = d
+	}
+	return found
+}
+
+// decodeComponent checks a component's configuration against its type, fills into,
+// and returns what the user set as a JSON object.
+func (d *decoder) decodeComponent(into any, what string) json.RawMessage {
+	d.decode(into, what, "")
+	v, ok := plain(d.doc.Root).(map[string]any)
+	if !ok {
+		return nil
+	}
+	delete(v, "apiVersion")
+	delete(v, "kind")
+	out, err := json.Marshal(v)
+	if err != nil {
+		return nil // a key is no text, which is reported
+	}
+	return out
 }

@@ -4,6 +4,7 @@ package spec
 
 import (
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/pki"
 )
 
@@ -67,6 +69,17 @@ type Cluster struct {
 	Time     Time              `json:"time"`
 	Tokens   Tokens            `json:"tokens"`
 	Timeouts bootplan.Timeouts `json:"timeouts"`
+	// Butane holds snippets for all nodes, Roles those for the nodes of a role.
+	Butane []Snippet `json:"butane"`
+	Roles  Roles     `json:"roles"`
+
+	// Kubeadm is what the ClusterConfiguration in the same file sets besides what
+	// the fields above say.
+	Kubeadm kubeadmapi.ClusterConfiguration `json:"-"`
+	// Kubelet and KubeProxy are the KubeletConfiguration and KubeProxyConfiguration
+	// in the same file as JSON objects, nil if there is none.
+	Kubelet   json.RawMessage `json:"-"`
+	KubeProxy json.RawMessage `json:"-"`
 }
 
 // Network is the cluster's addresses and names.
@@ -93,6 +106,7 @@ type Node struct {
 	// default, an empty list is none.
 	Labels map[string]string `json:"labels"`
 	Taints []bootplan.Taint  `json:"taints"`
+	Butane []Snippet         `json:"butane"`
 }
 
 // Static reports whether the node has a fixed address.

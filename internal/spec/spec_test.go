@@ -51,7 +51,7 @@ func TestExampleCommentsAreTrue(t *testing.T) {
 	for _, line := range strings.Split(string(Example()), "\n") {
 		body := strings.TrimLeft(line, " ")
 		indent := line[:len(line)-len(body)]
-		if rest, ok := strings.CutPrefix(body, "# "); ok && (strings.Contains(rest, ": ") || strings.HasSuffix(rest, ":") || strings.HasPrefix(strings.TrimSpace(rest), "- ")) &&
+		if rest, ok := strings.CutPrefix(body, "# "); ok && (strings.Contains(rest, ": ") || strings.HasSuffix(rest, ":") || strings.HasPrefix(strings.TrimSpace(rest), "- ") || rest == "---") &&
 			!strings.Contains(rest, " file with: ") && !strings.Contains(rest, "control-plane node") && !strings.HasPrefix(rest, "ECDSA") && !strings.HasPrefix(rest, "Key algorithm") {
 			line = indent + rest
 		}
@@ -69,7 +69,7 @@ func TestExampleCommentsAreTrue(t *testing.T) {
 		c.EncryptionAlgorithm != def.EncryptionAlgorithm || fmt.Sprint(c.Network) != fmt.Sprint(def.Network) {
 		t.Errorf("the example shows other defaults than the program has:\n%+v\n%+v", c, def)
 	}
-	if len(c.Nodes[0].Taints) != 1 || len(c.SSH.AuthorizedKeys) != 1 || c.Nodes[0].Interface.MAC == "" || c.ControlPlaneEndpoint == "" {
+	if len(c.Nodes[0].Taints) != 1 || len(c.SSH.AuthorizedKeys) != 1 || c.Nodes[0].Interface.MAC == "" || c.ControlPlaneEndpoint == "" || len(c.AllSnippets()) != 2 || string(c.Kubelet) != `{"maxPods":110}` {
 		t.Errorf("not everything of the example was read: %+v", c)
 	}
 }
@@ -268,6 +268,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(minimal))
 	f.Add([]byte(head + "nodes: [{}, [], 1, null, {taints: [1]}]\nnetwork: {podSubnets: [x, null], serviceSubnets: [null]}\n"))
 	f.Add([]byte("? [a]\n: b\n"))
+	f.Add([]byte(with("networking: {podSubnet: 'x,'}", "etcd: {local: {}, external: {}}", "featureGates: {a: 1}")))
+	f.Add([]byte(kubelet("evictionHard: {a: 1}\nlogging: []")))
+	f.Add([]byte(proxy("conntrack: {maxPerCore: .nan}\nbutane: [x]")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, list := Parse("f", data, known)
 		if c == nil {

@@ -22,18 +22,40 @@ type validator struct {
 	*decoder
 	c     *Cluster
 	known Known
+	// elsewhere holds the settings that another document of the file says, by their
+	// paths here.
+	elsewhere map[string]place
+	// cluster is the validator of the document of kind Cluster, in those of others.
+	cluster *validator
 }
 
 // bad reports a mistake in the value at p, unless it was rejected already.
 func (v *validator) bad(p diag.Path, want, format string, a ...any) {
-	if !v.isBad(p) {
-		v.list.Add(v.doc.At(p, fmt.Sprintf(format, a...), want))
+	at := v.place(p)
+	if !at.isBad(at.path) {
+		v.list.Add(at.doc.At(at.path, fmt.Sprintf(format, a...), want))
 	}
+}
+
+// place returns where the setting with the path p stands.
+func (v *validator) place(p diag.Path) place {
+	for i := len(p); i > 0; i-- {
+		if e, ok := v.elsewhere[p[:i].String()]; ok {
+			return e
+		}
+	}
+	return place{v.decoder, p}
+}
+
+// has reports whether the file says something at p.
+func (v *validator) has(p diag.Path) bool {
+	at := v.place(p)
+	return at.doc.Has(at.path)
 }
 
 // required reports p if the file has nothing there.
 func (v *validator) required(p diag.Path, want string) bool {
-	if v.doc.Has(p) {
+	if v.has(p) {
 		return true
 	}
 	v.bad(p, want, "is missing")
@@ -105,7 +127,7 @@ func (v *validator) endpoint() {
 	p := diag.Path{"controlPlaneEndpoint"}
 	e := v.c.ControlPlaneEndpoint
 	if e == "" {
-		if v.doc.Has(p) {
+		if v.has(p) {
 			v.bad(p, "want a host or host:port, or remove the key", "is empty")
 		}
 		return
@@ -167,12 +189,8 @@ func (v *validator) network() []subnet {
 		v.unicast(p.Child("nameservers", i), a)
 	}
 	pods := v.family(p.Child("podSubnets"), net.PodSubnets, "pod subnet", func(q diag.Path, s netip.Prefix) {
-		// The node's share is a /24, or a /64 with IPv6, and the controller manager
-		// allocates at most 2^16 shares.
-		node := 24
-		if s.Addr().Is6() {
-			node = 64
-		}
+		// The controller manager allocates at most 2^16 shares.
+		node := v.c.nodeMask(s.Addr().Is6())
 		if s.Bits() > node {
 			v.bad(q, fmt.Sprintf("want /%d or larger", node), "%s is too small: every node takes a /%d of it", s, node)
 		} else if s.Bits() < node-16 {
@@ -209,7 +227,7 @@ func (v *validator) network() []subnet {
 // family checks a list of subnets, one per address family.
 func (v *validator) family(p diag.Path, list []netip.Prefix, what string, size func(diag.Path, netip.Prefix)) []subnet {
 	var out []subnet
-	given := v.doc.Has(p)
+	given := v.has(p)
 	if len(list) > 2 {
 		v.bad(p, "want one, or one IPv4 and one IPv6", "there are %d %ss", len(list), what)
 	}
@@ -348,7 +366,7 @@ func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
 		if v.doc.Has(p.Child("gateway")) {
 			v.bad(p.Child("gateway"), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
 		}
-		if n.Role == RoleControlPlane && !v.doc.Has(diag.Path{"controlPlaneEndpoint"}) {
+		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) {
 			v.bad(p.Child("address"), "set controlPlaneEndpoint to a name or address that will lead to this node, or give it a static address",
 				"a control-plane node on DHCP has no address that admin.conf could name")
 		}

@@ -7,17 +7,18 @@ import (
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 )
 
 // Where things are on the node, whatever root firstboot itself works below.
-const (
-	pkiDir  = "/etc/kubernetes/pki"
-	confDir = "/etc/kubernetes"
-	etcdDir = "/var/lib/etcd"
-)
+const confDir = "/etc/kubernetes"
 
-func pki(name string) string { return path.Join(pkiDir, name) }
+// pkiOf returns the function that names the files of the cluster's certificates.
+func pkiOf(cfg nodeconfig.Config) func(name string) string {
+	dir := cfg.Plan.Cluster.CertificatesDir()
+	return func(name string) string { return path.Join(dir, name) }
+}
 
 // command renders flags as kubeadm does: the defaults sorted by name, without
 // those that extra replaces, then extra in its own order.
@@ -49,62 +50,72 @@ func loopback(cfg nodeconfig.Config) string {
 }
 
 func apiServerArgs(cfg nodeconfig.Config) []Arg {
-	return []Arg{
-		{"advertise-address", cfg.AdvertiseAddress.String()},
-		{"allow-privileged", "true"},
-		{"authorization-mode", "Node,RBAC"},
-		{"client-ca-file", pki("ca.crt")},
-		{"enable-admission-plugins", "NodeRestriction"},
-		{"enable-bootstrap-token-auth", "true"},
-		{"etcd-cafile", pki("etcd/ca.crt")},
-		{"etcd-certfile", pki("apiserver-etcd-client.crt")},
-		{"etcd-keyfile", pki("apiserver-etcd-client.key")},
-		{"etcd-servers", etcdURL(loopback(cfg), etcdClientPort)},
-		{"kubelet-client-certificate", pki("apiserver-kubelet-client.crt")},
-		{"kubelet-client-key", pki("apiserver-kubelet-client.key")},
-		{"kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname"},
-		{"proxy-client-cert-file", pki("front-proxy-client.crt")},
-		{"proxy-client-key-file", pki("front-proxy-client.key")},
-		{"requestheader-allowed-names", "front-proxy-client"},
-		{"requestheader-client-ca-file", pki("front-proxy-ca.crt")},
-		{"requestheader-extra-headers-prefix", "X-Remote-Extra-"},
-		{"requestheader-group-headers", "X-Remote-Group"},
-		{"requestheader-username-headers", "X-Remote-User"},
-		{"secure-port", strconv.Itoa(bootplan.DefaultAPIPort)},
-		{"service-account-issuer", "https://kubernetes.default.svc." + cfg.Plan.Cluster.DNSDomain},
-		{"service-account-key-file", pki("sa.pub")},
-		{"service-account-signing-key-file", pki("sa.key")},
-		{"service-cluster-ip-range", strings.Join(cfg.Plan.Cluster.ServiceSubnets, ",")},
-		{"tls-cert-file", pki("apiserver.crt")},
-		{"tls-private-key-file", pki("apiserver.key")},
+	pki := pkiOf(cfg)
+	etcdServers := etcdURL(loopback(cfg), etcdClientPort)
+	if urls, ok := kubeadmapi.ArgValue(ExtraArgs(cfg, Etcd), "advertise-client-urls"); ok {
+		etcdServers = urls
 	}
+	args := []Arg{
+		{Name: "advertise-address", Value: cfg.AdvertiseAddress.String()},
+		{Name: "allow-privileged", Value: "true"},
+		{Name: "client-ca-file", Value: pki("ca.crt")},
+		{Name: "enable-admission-plugins", Value: "NodeRestriction"},
+		{Name: "enable-bootstrap-token-auth", Value: "true"},
+		{Name: "etcd-cafile", Value: pki("etcd/ca.crt")},
+		{Name: "etcd-certfile", Value: pki("apiserver-etcd-client.crt")},
+		{Name: "etcd-keyfile", Value: pki("apiserver-etcd-client.key")},
+		{Name: "etcd-servers", Value: etcdServers},
+		{Name: "kubelet-client-certificate", Value: pki("apiserver-kubelet-client.crt")},
+		{Name: "kubelet-client-key", Value: pki("apiserver-kubelet-client.key")},
+		{Name: "kubelet-preferred-address-types", Value: "InternalIP,ExternalIP,Hostname"},
+		{Name: "proxy-client-cert-file", Value: pki("front-proxy-client.crt")},
+		{Name: "proxy-client-key-file", Value: pki("front-proxy-client.key")},
+		{Name: "requestheader-allowed-names", Value: "front-proxy-client"},
+		{Name: "requestheader-client-ca-file", Value: pki("front-proxy-ca.crt")},
+		{Name: "requestheader-extra-headers-prefix", Value: "X-Remote-Extra-"},
+		{Name: "requestheader-group-headers", Value: "X-Remote-Group"},
+		{Name: "requestheader-username-headers", Value: "X-Remote-User"},
+		{Name: "secure-port", Value: strconv.Itoa(bootplan.DefaultAPIPort)},
+		{Name: "service-account-issuer", Value: "https://kubernetes.default.svc." + cfg.Plan.Cluster.DNSDomain},
+		{Name: "service-account-key-file", Value: pki("sa.pub")},
+		{Name: "service-account-signing-key-file", Value: pki("sa.key")},
+		{Name: "service-cluster-ip-range", Value: strings.Join(cfg.Plan.Cluster.ServiceSubnets, ",")},
+		{Name: "tls-cert-file", Value: pki("apiserver.crt")},
+		{Name: "tls-private-key-file", Value: pki("apiserver.key")},
+	}
+	// The API server takes a file with the modes, or the modes.
+	if _, structured := kubeadmapi.ArgValue(ExtraArgs(cfg, APIServer), "authorization-config"); !structured {
+		args = append(args, Arg{Name: "authorization-mode", Value: "Node,RBAC"})
+	}
+	return args
 }
 
 func controllerManagerArgs(cfg nodeconfig.Config) []Arg {
+	pki := pkiOf(cfg)
 	conf := path.Join(confDir, "controller-manager.conf")
 	args := []Arg{
-		{"authentication-kubeconfig", conf},
-		{"authorization-kubeconfig", conf},
-		{"bind-address", "127.0.0.1"},
-		{"client-ca-file", pki("ca.crt")},
-		{"cluster-name", cfg.Plan.Cluster.Name},
-		{"cluster-signing-cert-file", pki("ca.crt")},
-		{"cluster-signing-key-file", pki("ca.key")},
+		{Name: "authentication-kubeconfig", Value: conf},
+		{Name: "authorization-kubeconfig", Value: conf},
+		{Name: "bind-address", Value: "127.0.0.1"},
+		{Name: "client-ca-file", Value: pki("ca.crt")},
+		{Name: "cluster-name", Value: cfg.Plan.Cluster.Name},
+		{Name: "cluster-signing-cert-file", Value: pki("ca.crt")},
+		{Name: "cluster-signing-key-file", Value: pki("ca.key")},
 		// The last two are off by default; without them joining nodes find no signed
 		// cluster-info, and expired tokens stay.
-		{"controllers", "*,bootstrapsigner,tokencleaner"},
-		{"kubeconfig", conf},
-		{"leader-elect", "true"},
-		{"requestheader-client-ca-file", pki("front-proxy-ca.crt")},
-		{"root-ca-file", pki("ca.crt")},
-		{"service-account-private-key-file", pki("sa.key")},
-		{"use-service-account-credentials", "true"},
+		{Name: "controllers", Value: "*,bootstrapsigner,tokencleaner"},
+		{Name: "kubeconfig", Value: conf},
+		{Name: "leader-elect", Value: "true"},
+		{Name: "requestheader-client-ca-file", Value: pki("front-proxy-ca.crt")},
+		{Name: "root-ca-file", Value: pki("ca.crt")},
+		{Name: "service-account-private-key-file", Value: pki("sa.key")},
+		{Name: "use-service-account-credentials", Value: "true"},
 	}
 	if pods := cfg.Plan.Cluster.PodSubnets; len(pods) > 0 {
 		args = append(args,
-			Arg{"allocate-node-cidrs", "true"},
-			Arg{"cluster-cidr", strings.Join(pods, ",")},
-			Arg{"service-cluster-ip-range", strings.Join(cfg.Plan.Cluster.ServiceSubnets, ",")})
+			Arg{Name: "allocate-node-cidrs", Value: "true"},
+			Arg{Name: "cluster-cidr", Value: strings.Join(pods, ",")},
+			Arg{Name: "service-cluster-ip-range", Value: strings.Join(cfg.Plan.Cluster.ServiceSubnets, ",")})
 	}
 	return args
 }
@@ -112,37 +123,38 @@ func controllerManagerArgs(cfg nodeconfig.Config) []Arg {
 func schedulerArgs() []Arg {
 	conf := path.Join(confDir, "scheduler.conf")
 	return []Arg{
-		{"authentication-kubeconfig", conf},
-		{"authorization-kubeconfig", conf},
-		{"bind-address", "127.0.0.1"},
-		{"kubeconfig", conf},
-		{"leader-elect", "true"},
+		{Name: "authentication-kubeconfig", Value: conf},
+		{Name: "authorization-kubeconfig", Value: conf},
+		{Name: "bind-address", Value: "127.0.0.1"},
+		{Name: "kubeconfig", Value: conf},
+		{Name: "leader-elect", Value: "true"},
 	}
 }
 
 func etcdArgs(cfg nodeconfig.Config) []Arg {
+	pki := pkiOf(cfg)
 	adv, lo := cfg.AdvertiseAddress.String(), loopback(cfg)
 	client, peer := etcdURL(adv, etcdClientPort), etcdURL(adv, etcdPeerPort)
 	return []Arg{
-		{"advertise-client-urls", client},
-		{"cert-file", pki("etcd/server.crt")},
-		{"client-cert-auth", "true"},
-		{"data-dir", etcdDir},
-		{"feature-gates", "InitialCorruptCheck=true"},
-		{"initial-advertise-peer-urls", peer},
-		{"initial-cluster", cfg.NodeName + "=" + peer},
-		{"key-file", pki("etcd/server.key")},
-		{"listen-client-urls", etcdURL(lo, etcdClientPort) + "," + client},
+		{Name: "advertise-client-urls", Value: client},
+		{Name: "cert-file", Value: pki("etcd/server.crt")},
+		{Name: "client-cert-auth", Value: "true"},
+		{Name: "data-dir", Value: cfg.Plan.Cluster.LocalEtcd().DataDir},
+		{Name: "feature-gates", Value: "InitialCorruptCheck=true"},
+		{Name: "initial-advertise-peer-urls", Value: peer},
+		{Name: "initial-cluster", Value: cfg.NodeName + "=" + peer},
+		{Name: "key-file", Value: pki("etcd/server.key")},
+		{Name: "listen-client-urls", Value: etcdURL(lo, etcdClientPort) + "," + client},
 		// Without TLS, on the loopback only: the kubelet's probes come here.
-		{"listen-metrics-urls", "http://" + hostPort(lo, etcdMetricsPort)},
-		{"listen-peer-urls", peer},
-		{"name", cfg.NodeName},
-		{"peer-cert-file", pki("etcd/peer.crt")},
-		{"peer-client-cert-auth", "true"},
-		{"peer-key-file", pki("etcd/peer.key")},
-		{"peer-trusted-ca-file", pki("etcd/ca.crt")},
-		{"snapshot-count", "10000"},
-		{"trusted-ca-file", pki("etcd/ca.crt")},
-		{"watch-progress-notify-interval", "5s"},
+		{Name: "listen-metrics-urls", Value: "http://" + hostPort(lo, etcdMetricsPort)},
+		{Name: "listen-peer-urls", Value: peer},
+		{Name: "name", Value: cfg.NodeName},
+		{Name: "peer-cert-file", Value: pki("etcd/peer.crt")},
+		{Name: "peer-client-cert-auth", Value: "true"},
+		{Name: "peer-key-file", Value: pki("etcd/peer.key")},
+		{Name: "peer-trusted-ca-file", Value: pki("etcd/ca.crt")},
+		{Name: "snapshot-count", Value: "10000"},
+		{Name: "trusted-ca-file", Value: pki("etcd/ca.crt")},
+		{Name: "watch-progress-notify-interval", Value: "5s"},
 	}
 }

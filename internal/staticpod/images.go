@@ -1,8 +1,9 @@
 package staticpod
 
-// Registry is where kubeadm's image names point. Nothing is pulled from it:
-// the images are baked in under these names.
-const Registry = "registry.k8s.io"
+import "github.com/kiln-os/kiln/internal/kubeadmapi"
+
+// Registry is where kubeadm's image names point.
+const Registry = kubeadmapi.DefaultImageRepository
 
 // EtcdImage is the etcd that kubeadm 1.37 runs.
 const EtcdImage = Registry + "/etcd:3.7.0-0"

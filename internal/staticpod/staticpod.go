@@ -8,10 +8,12 @@ package staticpod
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -26,6 +28,7 @@ import (
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 )
 
@@ -60,7 +63,7 @@ const probePort = "probe-port"
 type component struct {
 	name, image   string
 	command       []string
-	env           []Env
+	env           []corev1.EnvVar
 	cpu, memory   string // requests; "" means none
 	port          int32
 	host          string // of the probes
@@ -74,8 +77,19 @@ type component struct {
 
 type volume struct {
 	name, path string
+	mount      string // path in the container; "" means the same
 	readOnly   bool
-	file       bool
+	kind       corev1.HostPathType // "" is checked by nobody
+}
+
+// with adds the user's volumes; one that has the name of a default replaces it.
+func with(volumes []volume, extra []kubeadmapi.HostPathMount) []volume {
+	out := slices.Clone(volumes)
+	for _, e := range extra {
+		out = slices.DeleteFunc(out, func(v volume) bool { return v.name == e.Name })
+		out = append(out, volume{name: e.Name, path: e.HostPath, mount: e.MountPath, readOnly: e.ReadOnly, kind: e.PathType})
+	}
+	return out
 }
 
 // caCertDirs are mounted beside /etc/ssl/certs if the host has them, because
@@ -89,44 +103,47 @@ var caCertDirs = []string{
 // scheduler. paths is asked which of the folders with CA certificates exist.
 func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error) {
 	certs := []volume{
-		{name: "k8s-certs", path: pkiDir, readOnly: true},
-		{name: "ca-certs", path: "/etc/ssl/certs", readOnly: true},
+		{name: "k8s-certs", path: cfg.Plan.Cluster.CertificatesDir(), readOnly: true, kind: corev1.HostPathDirectoryOrCreate},
+		{name: "ca-certs", path: "/etc/ssl/certs", readOnly: true, kind: corev1.HostPathDirectoryOrCreate},
 	}
 	for _, d := range caCertDirs {
 		st, err := os.Stat(filepath.Join(paths.Root, d))
 		switch {
 		case err == nil && st.IsDir():
-			certs = append(certs, volume{name: strings.ReplaceAll(d, "/", "-")[1:], path: d, readOnly: true})
+			certs = append(certs, volume{name: strings.ReplaceAll(d, "/", "-")[1:], path: d, readOnly: true, kind: corev1.HostPathDirectoryOrCreate})
 		case err != nil && !os.IsNotExist(err):
 			return nil, err
 		}
 	}
 	conf := func(name string) volume {
-		return volume{name: "kubeconfig", path: confDir + "/" + name + ".conf", readOnly: true, file: true}
+		return volume{name: "kubeconfig", path: confDir + "/" + name + ".conf", readOnly: true, kind: corev1.HostPathFileOrCreate}
 	}
-	version := cfg.Plan.Cluster.KubernetesVersion
+	version, user := cfg.Plan.Cluster.KubernetesVersion, cfg.Plan.Cluster.Kubeadm
 	table := []component{
 		{
 			name: APIServer, image: kubernetesImage(APIServer, version), cpu: "250m",
-			command: command(APIServer, apiServerArgs(cfg), nil),
+			command: command(APIServer, apiServerArgs(cfg), ExtraArgs(cfg, APIServer)),
+			env:     environment(ExtraEnvs(cfg, APIServer)),
 			port:    bootplan.DefaultAPIPort, host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
 			live: "/livez", ready: "/readyz", startup: "/livez",
-			volumes:     certs,
+			volumes:     with(certs, user.APIServer.ExtraVolumes),
 			annotations: map[string]string{APIServerEndpointAnnotation: cfg.LocalAPIEndpoint()},
 		},
 		{
 			name: ControllerManager, image: kubernetesImage(ControllerManager, version), cpu: "200m",
-			command: command(ControllerManager, controllerManagerArgs(cfg), LeaderElectionArgs()),
-			port:    ControllerManagerPort, host: "127.0.0.1", scheme: corev1.URISchemeHTTPS,
+			command: command(ControllerManager, controllerManagerArgs(cfg), ExtraArgs(cfg, ControllerManager)),
+			env:     environment(ExtraEnvs(cfg, ControllerManager)),
+			port:    ControllerManagerPort, host: bindHost(cfg, ControllerManager), scheme: corev1.URISchemeHTTPS,
 			live: "/healthz", startup: "/healthz",
-			volumes: append(certs[:len(certs):len(certs)], conf("controller-manager")),
+			volumes: with(append(certs[:len(certs):len(certs)], conf("controller-manager")), user.ControllerManager.ExtraVolumes),
 		},
 		{
 			name: Scheduler, image: kubernetesImage(Scheduler, version), cpu: "100m",
-			command: command(Scheduler, schedulerArgs(), LeaderElectionArgs()),
-			port:    SchedulerPort, host: "127.0.0.1", scheme: corev1.URISchemeHTTPS,
+			command: command(Scheduler, schedulerArgs(), ExtraArgs(cfg, Scheduler)),
+			env:     environment(ExtraEnvs(cfg, Scheduler)),
+			port:    SchedulerPort, host: bindHost(cfg, Scheduler), scheme: corev1.URISchemeHTTPS,
 			live: "/livez", ready: "/readyz", startup: "/livez",
-			volumes: []volume{conf("scheduler")},
+			volumes: with([]volume{conf("scheduler")}, user.Scheduler.ExtraVolumes),
 		},
 	}
 	var pods []corev1.Pod
@@ -142,14 +159,19 @@ func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error)
 
 // EtcdPod returns the pod of a local etcd that starts a new cluster.
 func EtcdPod(cfg nodeconfig.Config) (corev1.Pod, error) {
+	local, pki := cfg.Plan.Cluster.LocalEtcd(), pkiOf(cfg)
+	probeHost, probePort, scheme := etcdProbe(cfg)
 	return component{
 		name: Etcd, image: EtcdImage, cpu: "100m", memory: "100Mi",
-		command: command(Etcd, etcdArgs(cfg), nil),
-		env:     EtcdExtraEnvs(),
-		port:    etcdMetricsPort, host: loopback(cfg), scheme: corev1.URISchemeHTTP,
+		command: command(Etcd, etcdArgs(cfg), ExtraArgs(cfg, Etcd)),
+		env:     environment(ExtraEnvs(cfg, Etcd)),
+		port:    probePort, host: probeHost, scheme: scheme,
 		live: "/livez", ready: "/readyz", startup: "/readyz",
 		// kubeadm upgrade looks for the volume etcd-data.
-		volumes:       []volume{{name: "etcd-data", path: etcdDir}, {name: "etcd-certs", path: pki("etcd")}},
+		volumes: []volume{
+			{name: "etcd-data", path: local.DataDir, kind: corev1.HostPathDirectoryOrCreate},
+			{name: "etcd-certs", path: pki("etcd"), kind: corev1.HostPathDirectoryOrCreate},
+		},
 		unsortedMount: true,
 		annotations:   map[string]string{EtcdClientURLsAnnotation: etcdURL(cfg.AdvertiseAddress.String(), etcdClientPort)},
 	}.pod(startupTimeout(cfg))
@@ -184,17 +206,12 @@ func (c component) pod(startup time.Duration) (corev1.Pod, error) {
 	if c.ready != "" {
 		container.ReadinessProbe = c.probe(c.ready, 0, 3, 1)
 	}
-	for _, e := range c.env {
-		container.Env = append(container.Env, corev1.EnvVar{Name: e.Name, Value: e.Value})
-	}
+	container.Env = c.env
 	var volumes []corev1.Volume
 	for _, v := range c.volumes {
-		kind := corev1.HostPathDirectoryOrCreate
-		if v.file {
-			kind = corev1.HostPathFileOrCreate
-		}
+		kind := v.kind
 		volumes = append(volumes, corev1.Volume{Name: v.name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: v.path, Type: &kind}}})
-		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: v.name, MountPath: v.path, ReadOnly: v.readOnly})
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: v.name, MountPath: cmp.Or(v.mount, v.path), ReadOnly: v.readOnly})
 	}
 	sort.Slice(volumes, func(i, j int) bool { return volumes[i].Name < volumes[j].Name })
 	if m := container.VolumeMounts; !c.unsortedMount {

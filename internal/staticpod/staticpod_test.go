@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -102,7 +103,7 @@ func TestProxyVariablesStayOutside(t *testing.T) {
 }
 
 func TestCommand(t *testing.T) {
-	got := command("p", []Arg{{"b", "1"}, {"a", "2"}, {"c", "3"}}, []Arg{{"z", "9"}, {"b", "7"}, {"b", "8"}})
+	got := command("p", []Arg{{Name: "b", Value: "1"}, {Name: "a", Value: "2"}, {Name: "c", Value: "3"}}, []Arg{{Name: "z", Value: "9"}, {Name: "b", Value: "7"}, {Name: "b", Value: "8"}})
 	if want := []string{"p", "--a=2", "--c=3", "--z=9", "--b=7", "--b=8"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -112,7 +113,7 @@ func TestUnsupportedEtcdArchitecture(t *testing.T) {
 	if got := etcdExtraEnvs("amd64"); got != nil {
 		t.Errorf("amd64: %v", got)
 	}
-	if got := etcdExtraEnvs("arm"); !slices.Equal(got, []Env{{"ETCD_UNSUPPORTED_ARCH", "arm"}}) {
+	if got := etcdExtraEnvs("arm"); !reflect.DeepEqual(got, []corev1.EnvVar{{Name: "ETCD_UNSUPPORTED_ARCH", Value: "arm"}}) {
 		t.Errorf("arm: %v", got)
 	}
 }

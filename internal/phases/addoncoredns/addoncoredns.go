@@ -3,7 +3,7 @@
 //
 // INPUTS: the cluster's DNS domain and service subnet; admin rights.
 //
-// OUTPUTS: in kube-system the ConfigMap, ServiceAccount and Deployment coredns and
+// OUTPUTS: none if the cluster's configuration disables it; else in kube-system the ConfigMap, ServiceAccount and Deployment coredns and
 // the Service kube-dns at the tenth address of the service subnet; ClusterRole and
 // ClusterRoleBinding system:coredns.
 package addoncoredns
@@ -54,6 +54,10 @@ type objects struct {
 // Run creates the objects in kubeadm's order. A Corefile that somebody has
 // changed is kept.
 func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.API, r phase.Report) error {
+	if cfg.Plan.Cluster.Kubeadm.DNS.Disabled {
+		r.Step("the configuration has CoreDNS disabled")
+		return nil
+	}
 	o, err := render(cfg)
 	if err != nil {
 		return phase.Permanent(err)

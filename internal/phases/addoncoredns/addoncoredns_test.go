@@ -1,6 +1,8 @@
 package addoncoredns
 
 import (
+	"context"
+	"io"
 	"strings"
 	"testing"
 
@@ -8,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kiln-os/kiln/internal/apitest"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/phase"
 )
 
 // TestAsKubeadm compares the objects with the output of
@@ -57,5 +61,14 @@ func TestDNSAddress(t *testing.T) {
 	cfg.Plan.Cluster.ServiceSubnets = []string{"10.96.0.0/30"}
 	if _, err := render(cfg); err == nil {
 		t.Error("a subnet with four addresses has a tenth")
+	}
+}
+
+func TestDisabled(t *testing.T) {
+	cfg := apitest.Config("192.0.2.10")
+	cfg.Plan.Cluster.Kubeadm.DNS.Disabled = true
+	// Without a client, whatever it did to the cluster would panic.
+	if err := Run(context.Background(), cfg, host.Paths{}, nil, phase.NewPrinter(io.Discard)); err != nil {
+		t.Error(err)
 	}
 }

@@ -4,7 +4,7 @@
 // INPUTS: the cluster's endpoint, pod subnets and Kubernetes version; the family of
 // the node's advertise address; admin rights.
 //
-// OUTPUTS: in kube-system the ConfigMap, DaemonSet, ServiceAccount, Role and
+// OUTPUTS: none if the cluster's configuration disables it; else in kube-system the ConfigMap, DaemonSet, ServiceAccount, Role and
 // RoleBinding kube-proxy; the ClusterRoleBinding kubeadm:node-proxier.
 //
 // Unlike kubeadm's, the DaemonSet has none of the proxy variables of firstboot's
@@ -12,6 +12,7 @@
 package addonkubeproxy
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -52,6 +53,10 @@ type objects struct {
 
 // Run creates the objects in kubeadm's order.
 func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.API, r phase.Report) error {
+	if cfg.Plan.Cluster.Kubeadm.Proxy.Disabled {
+		r.Step("the configuration has kube-proxy disabled")
+		return nil
+	}
 	o, err := render(cfg)
 	if err != nil {
 		return phase.Permanent(err)
@@ -76,7 +81,11 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 }
 
 func render(cfg nodeconfig.Config) (objects, error) {
-	config, err := yaml.Marshal(configuration(cfg))
+	c, err := configuration(cfg)
+	if err != nil {
+		return objects{}, err
+	}
+	config, err := yaml.Marshal(c)
 	if err != nil {
 		return objects{}, fmt.Errorf("configuration of kube-proxy: %w", err)
 	}
@@ -97,7 +106,10 @@ func render(cfg nodeconfig.Config) (objects, error) {
 			"config.conf":     strings.TrimSuffix(string(config), "\n"),
 		},
 	}
-	kubeapi.SignConfigMap(cm)
+	if cfg.Plan.Cluster.KubeProxy == nil {
+		// By the signature kubeadm upgrade tells what it may generate anew.
+		kubeapi.SignConfigMap(cm)
+	}
 	o := objects{
 		configMap: cm,
 		daemonSet: daemonSet,
@@ -108,18 +120,22 @@ func render(cfg nodeconfig.Config) (objects, error) {
 	return o, nil
 }
 
-// configuration is kubeadm's default. The mode is set although it is kube-proxy's
-// own default too: that one is about to change, and kube-proxy warns about it.
-func configuration(cfg nodeconfig.Config) kubeproxyv1alpha1.KubeProxyConfiguration {
-	c := kubeproxyv1alpha1.KubeProxyConfiguration{
-		TypeMeta:    metav1.TypeMeta{APIVersion: kubeproxyv1alpha1.SchemeGroupVersion.String(), Kind: "KubeProxyConfiguration"},
-		BindAddress: "0.0.0.0",
-		ClusterCIDR: strings.Join(cfg.Plan.Cluster.PodSubnets, ","),
-		Mode:        "iptables",
+// configuration is the user's, completed with kubeadm's defaults. The mode is set
+// although it is kube-proxy's own default too: that one is about to change, and
+// kube-proxy warns about it.
+func configuration(cfg nodeconfig.Config) (kubeproxyv1alpha1.KubeProxyConfiguration, error) {
+	var c kubeproxyv1alpha1.KubeProxyConfiguration
+	if err := nodeconfig.DecodeComponent(cfg.Plan.Cluster.KubeProxy, &c); err != nil {
+		return c, fmt.Errorf("configuration of kube-proxy: %w", err)
 	}
-	c.ClientConnection.Kubeconfig = "/var/lib/kube-proxy/kubeconfig.conf"
+	c.TypeMeta = metav1.TypeMeta{APIVersion: kubeproxyv1alpha1.SchemeGroupVersion.String(), Kind: "KubeProxyConfiguration"}
+	everywhere := "0.0.0.0"
 	if cfg.AdvertiseAddress.Is6() {
-		c.BindAddress = "::"
+		everywhere = "::"
 	}
-	return c
+	c.BindAddress = cmp.Or(c.BindAddress, everywhere)
+	c.ClusterCIDR = cmp.Or(c.ClusterCIDR, strings.Join(cfg.Plan.Cluster.PodSubnets, ","))
+	c.ClientConnection.Kubeconfig = cmp.Or(c.ClientConnection.Kubeconfig, "/var/lib/kube-proxy/kubeconfig.conf")
+	c.Mode = cmp.Or(c.Mode, "iptables")
+	return c, nil
 }

@@ -1,17 +1,20 @@
 package addonkubeproxy
 
 import (
+	"context"
+	"io"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	"sigs.k8s.io/yaml"
 
-	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
-
 	"github.com/kiln-os/kiln/internal/apitest"
+	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
+	"github.com/kiln-os/kiln/internal/phase"
 )
 
 // TestAsKubeadm compares the objects with the output of
@@ -47,5 +50,27 @@ func TestEndpointAndFamily(t *testing.T) {
 	}
 	if c.BindAddress != "::" || c.ClusterCIDR != "fd00:10:244::/56,10.244.0.0/16" || c.Mode != "iptables" {
 		t.Errorf("bindAddress %q, clusterCIDR %q, mode %q", c.BindAddress, c.ClusterCIDR, c.Mode)
+	}
+}
+
+// TestSettingsAsKubeadm compares with the same command's output when it is given these
+// settings. kubeadm does not sign a configuration that is the user's.
+func TestSettingsAsKubeadm(t *testing.T) {
+	cfg := apitest.Config("192.0.2.10")
+	cfg.Plan.Cluster.KubeProxy = []byte(`{"mode": "nftables", "bindAddress": "192.0.2.10", "conntrack": {"maxPerCore": 1024, "tcpCloseWaitTimeout": "30m"}}`)
+	o, err := render(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := apitest.Manifests(t, "testdata/kubeadm-v1.37.2-settings.yaml")
+	apitest.SameObjects(t, map[string]runtime.Object{"ConfigMap kube-proxy": want["ConfigMap kube-proxy"]}, map[string]runtime.Object{"ConfigMap kube-proxy": o.configMap})
+}
+
+func TestDisabled(t *testing.T) {
+	cfg := apitest.Config("192.0.2.10")
+	cfg.Plan.Cluster.Kubeadm.Proxy.Disabled = true
+	// Without a client, whatever it did to the cluster would panic.
+	if err := Run(context.Background(), cfg, host.Paths{}, nil, phase.NewPrinter(io.Discard)); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,8 +2,8 @@
 //
 // INPUTS: the three CAs with their keys, sa.key and sa.pub in
 // /etc/kubernetes/pki, delivered with the node's configuration; the node's name
-// and advertise address; the cluster's endpoint, DNS domain, service subnet and
-// certSANs.
+// and advertise address; the cluster's endpoint, DNS domain, service subnet, further
+// names and the life of certificates.
 //
 // OUTPUTS: in /etc/kubernetes/pki every other certificate of the certificate plan
 // (.crt 0644, .key 0600).
@@ -66,6 +66,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		if err != nil {
 			return phase.Permanent(err)
 		}
+		spec.Validity = cfg.Plan.Cluster.CertificateValidity()
 		why := unfit(paths, row.File, spec, cas[row.Signer], now)
 		if why == nil {
 			continue
@@ -86,9 +87,11 @@ func sanInput(cfg nodeconfig.Config) (pki.SANInput, error) {
 	if err != nil {
 		return pki.SANInput{}, fmt.Errorf("certificates: address of the API service: %w", err)
 	}
+	etcd := cfg.Plan.Cluster.LocalEtcd()
 	in := pki.SANInput{
 		NodeName: cfg.NodeName, AdvertiseAddress: cfg.AdvertiseAddress, APIServiceIP: service,
 		DNSDomain: cfg.Plan.Cluster.DNSDomain, CertSANs: cfg.Plan.Cluster.CertSANs,
+		EtcdServerSANs: etcd.ServerCertSANs, EtcdPeerSANs: etcd.PeerCertSANs,
 	}
 	if e := cfg.Plan.Cluster.ControlPlaneEndpoint; e != "" {
 		if in.ControlPlaneHost, _, err = bootplan.SplitEndpoint(e); err != nil {

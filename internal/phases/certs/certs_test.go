@@ -15,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 	"github.com/kiln-os/kiln/internal/secret"
@@ -246,5 +249,43 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	}
 	if n := strings.Count(out.String(), "issuing "); n != 7 || strings.Contains(out.String(), "KEY") {
 		t.Errorf("%d certificates issued:\n%s", n, &out)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	p := delivered(t)
+	if err := os.Rename(p.PKI(), p.At("/etc/certs")); err != nil {
+		t.Fatal(err)
+	}
+	p.CertificatesDir = "/etc/certs"
+	cfg := config()
+	k := &cfg.Plan.Cluster.Kubeadm
+	k.CertificatesDir = p.CertificatesDir
+	k.CertificateValidityPeriod = &metav1.Duration{Duration: 48 * time.Hour}
+	k.Etcd.Local = &kubeadmapi.LocalEtcd{ServerCertSANs: []string{"Server.example", "192.0.2.20"}, PeerCertSANs: []string{"peer.example"}}
+	run(t, cfg, p)
+	if _, err := os.Stat(p.At("/etc/kubernetes/pki")); !os.IsNotExist(err) {
+		t.Errorf("the default folder is there too: %v", err)
+	}
+	for file, want := range map[string][]string{"etcd/server": {"server.example", "192.0.2.20"}, "etcd/peer": {"peer.example"}, "apiserver": nil} {
+		data, err := os.ReadFile(p.PKI(file + ".crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := pki.ParseCertificate(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := time.Until(cert.NotAfter); left > 48*time.Hour || left < 47*time.Hour {
+			t.Errorf("%s lives another %s", file, left)
+		}
+		for _, name := range want {
+			if err := cert.VerifyHostname(name); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+		if file == "etcd/peer" && cert.VerifyHostname("server.example") == nil {
+			t.Error("etcd/peer has the server's names")
+		}
 	}
 }

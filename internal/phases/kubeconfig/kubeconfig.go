@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 			r.Warn("%s does not fit this node: %v", row.File, why)
 		}
 		r.Step("issuing %s", row.File)
-		out, err := ca.IssueKubeconfig(row, cfg.NodeName, cfg.Plan.Cluster.Name, server, alg, now)
+		out, err := ca.IssueKubeconfig(row, cfg.NodeName, cfg.Plan.Cluster.Name, server, alg, cfg.Plan.Cluster.CertificateValidity(), now)
 		if err != nil {
 			return err
 		}

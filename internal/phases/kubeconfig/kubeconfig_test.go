@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -169,5 +170,22 @@ func TestOtherCA(t *testing.T) {
 	}
 	if err := pki.CheckChain(conf.AuthInfos["kubernetes-admin"].ClientCertificateData, ca, time.Now()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestCertificateValidity(t *testing.T) {
+	p, cfg := delivered(t), config()
+	cfg.Plan.Cluster.Kubeadm.CertificateValidityPeriod = &metav1.Duration{Duration: 48 * time.Hour}
+	run(t, cfg, p)
+	conf, err := clientcmd.LoadFromFile(p.Kubeconfig("admin.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := pki.ParseCertificate(conf.AuthInfos["kubernetes-admin"].ClientCertificateData)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(cert.NotAfter); left > 48*time.Hour || left < 47*time.Hour {
+		t.Errorf("it lives another %s", left)
 	}
 }

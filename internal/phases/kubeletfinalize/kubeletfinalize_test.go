@@ -47,7 +47,7 @@ func node(t *testing.T) (paths host.Paths, conf string) {
 		if row.File != "kubelet.conf" {
 			continue
 		}
-		out, err := ca.IssueKubeconfig(row, "cp1", "kiln", "https://"+netip.MustParseAddr("192.0.2.10").String()+":6443", "ECDSA-P256", now)
+		out, err := ca.IssueKubeconfig(row, "cp1", "kiln", "https://"+netip.MustParseAddr("192.0.2.10").String()+":6443", "ECDSA-P256", 0, now)
 		if err != nil {
 			t.Fatal(err)
 		}

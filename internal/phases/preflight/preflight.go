@@ -77,11 +77,11 @@ func checks(cfg nodeconfig.Config) []check {
 	if v6 {
 		table = append(table, check{"FileContent--proc-sys-net-ipv6-conf-default-forwarding", fatal, startsWithOne("/proc/sys/net/ipv6/conf/default/forwarding")})
 	}
-	address := cfg.AdvertiseAddress.String()
+	address, etcd := cfg.AdvertiseAddress.String(), cfg.Plan.Cluster.LocalEtcd().DataDir
 	return append(table,
 		check{"Port-2379", fatal, portFree(2379, address)},
 		check{"Port-2380", fatal, portFree(2380, address)},
-		check{"DirAvailable--var-lib-etcd", fatal, emptyDir("/var/lib/etcd")})
+		check{"DirAvailable-" + strings.ReplaceAll(etcd, "/", "-"), fatal, emptyDir(etcd)})
 }
 
 // fileCheck is the name kubeadm gives the check that a file does not exist.

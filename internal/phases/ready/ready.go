@@ -50,11 +50,15 @@ func workloads(cfg nodeconfig.Config) []workload {
 	for _, c := range []string{staticpod.Etcd, staticpod.APIServer, staticpod.ControllerManager, staticpod.Scheduler} {
 		out = append(out, workload{name: c, namespace: metav1.NamespaceSystem, labels: map[string]string{"component": c, "tier": "control-plane"}, replicas: 1})
 	}
-	out = append(out, workload{name: "kube-proxy", namespace: metav1.NamespaceSystem, labels: map[string]string{"k8s-app": "kube-proxy"}, replicas: 1})
+	disabled := cfg.Plan.Cluster.Kubeadm
+	if !disabled.Proxy.Disabled {
+		out = append(out, workload{name: "kube-proxy", namespace: metav1.NamespaceSystem, labels: map[string]string{"k8s-app": "kube-proxy"}, replicas: 1})
+	}
 	if cfg.Plan.Cluster.PodNetwork == "flannel" {
-		out = append(out,
-			workload{name: "kube-flannel", namespace: flannelNamespace, labels: map[string]string{"app": "flannel"}, replicas: 1},
-			workload{name: "coredns", namespace: metav1.NamespaceSystem, labels: map[string]string{"k8s-app": "kube-dns"}, replicas: 2, anywhere: true})
+		out = append(out, workload{name: "kube-flannel", namespace: flannelNamespace, labels: map[string]string{"app": "flannel"}, replicas: 1})
+		if !disabled.DNS.Disabled {
+			out = append(out, workload{name: "coredns", namespace: metav1.NamespaceSystem, labels: map[string]string{"k8s-app": "kube-dns"}, replicas: 2, anywhere: true})
+		}
 	}
 	return out
 }

@@ -114,3 +114,13 @@ func TestNodeTrouble(t *testing.T) {
 		}
 	}
 }
+
+func TestDisabledAddOnsAreNotWaitedFor(t *testing.T) {
+	cfg := apitest.Config("192.0.2.10")
+	cfg.Plan.Cluster.Kubeadm.Proxy.Disabled, cfg.Plan.Cluster.Kubeadm.DNS.Disabled = true, true
+	for _, w := range workloads(cfg) {
+		if w.name == "kube-proxy" || w.name == "coredns" {
+			t.Errorf("%s is waited for", w.name)
+		}
+	}
+}

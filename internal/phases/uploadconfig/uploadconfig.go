@@ -54,7 +54,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 }
 
 func render(cfg nodeconfig.Config) ([]upload, error) {
-	cluster, err := kubeadmconfig.ForCluster(cfg).Marshal()
+	cluster, err := kubeadmconfig.Marshal(kubeadmconfig.ForCluster(cfg))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,10 @@ func render(cfg nodeconfig.Config) ([]upload, error) {
 		{configMap("kubeadm-config", "ClusterConfiguration", cluster), "kubeadm:nodes-kubeadm-config", []rbacv1.Subject{tokens, nodes}},
 		{configMap("kubelet-config", "kubelet", kubelet), "kubeadm:kubelet-config", []rbacv1.Subject{nodes, tokens}},
 	}
-	kubeapi.SignConfigMap(out[1].configMap)
+	if cfg.Plan.Cluster.Kubelet == nil {
+		// By the signature kubeadm upgrade tells what it may generate anew.
+		kubeapi.SignConfigMap(out[1].configMap)
+	}
 	return out, nil
 }
 

@@ -20,7 +20,8 @@ import (
 )
 
 // kubeletEndpoint reads from the kubelet's configuration where it says that it is
-// healthy, as kubeadm does: what was written is what runs.
+// healthy, as kubeadm does: what was written is what runs. A kubelet that is told to
+// say it nowhere has none.
 func kubeletEndpoint(paths host.Paths) (string, error) {
 	var kc kubeletv1beta1.KubeletConfiguration
 	if err := read(paths.Kubelet("config.yaml"), &kc); err != nil {
@@ -29,6 +30,9 @@ func kubeletEndpoint(paths host.Paths) (string, error) {
 	port := kubeletconfig.HealthzPort
 	if kc.HealthzPort != nil {
 		port = int(*kc.HealthzPort)
+	}
+	if port == 0 {
+		return "", nil
 	}
 	return healthURL("http", cmp.Or(kc.HealthzBindAddress, "127.0.0.1"), strconv.Itoa(port), "/healthz"), nil
 }

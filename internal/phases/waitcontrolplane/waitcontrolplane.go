@@ -56,6 +56,9 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 	defer client.CloseIdleConnections()
 
 	err = phase.Poll(ctx, r, "the kubelet", kubeapi.Interval, bound, func(ctx context.Context) error {
+		if kubelet == "" {
+			return nil
+		}
 		return probe(ctx, client, kubelet)
 	})
 	if err != nil {
