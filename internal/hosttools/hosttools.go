@@ -63,6 +63,8 @@ type Options struct {
 	Log func(string)
 	// Keyring replaces Debian's archive keys.
 	Keyring []byte
+	// Offline takes packages from the cache alone.
+	Offline bool
 }
 
 // Tools is a folder with tools.
@@ -83,7 +85,7 @@ func Ensure(ctx context.Context, set Set, o Options) (*Tools, error) {
 	if errors.As(err, new(*deb.NotFoundError)) {
 		// Packages are lost from the cache and replaced in the archive. Nothing asked
 		// for exactly these, so newer ones do.
-		if err := o.Cache.Forget(lockKind, lockKey(set, host)); err != nil {
+		if err := o.Cache.Forget(ctx, lockKind, lockKey(set, host)); err != nil {
 			return nil, err
 		}
 		t, err = ensure(ctx, set, host, o)
@@ -103,7 +105,7 @@ func ensure(ctx context.Context, set Set, host arch.Arch, o Options) (*Tools, er
 	if err != nil {
 		return nil, err
 	}
-	dir, err := o.Cache.Dir("tools", cache.Key("tools", formatVersion, digest), func(tmp string) error { return unpack(ctx, lock, o, tmp) })
+	dir, err := o.Cache.Dir(ctx, "tools", cache.Key("tools", formatVersion, digest), func(tmp string) error { return unpack(ctx, lock, o, tmp) })
 	if err != nil {
 		return nil, err
 	}
@@ -129,12 +131,12 @@ func roots(set Set) []string {
 
 // resolve returns the lock of the set, from the cache if it was resolved before.
 func resolve(ctx context.Context, set Set, host arch.Arch, o Options) (*deb.Lock, error) {
-	dir, err := o.Cache.Dir(lockKind, lockKey(set, host), func(tmp string) error {
+	dir, err := o.Cache.Dir(ctx, lockKind, lockKey(set, host), func(tmp string) error {
 		mirror, err := deb.FindMirror(o.Mirror, "/etc/apt")
 		if err != nil {
 			return err
 		}
-		a := &deb.Archive{Mirror: mirror, Suite: Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring}
+		a := &deb.Archive{Mirror: mirror, Suite: Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring, Offline: o.Offline}
 		l, err := a.Resolve(ctx, host.Debian, deb.Request{Roots: roots(set), Exclude: excluded})
 		if err != nil {
 			return err
