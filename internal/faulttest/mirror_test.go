@@ -1,0 +1,170 @@
+//go:build faults
+
+package faulttest
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/kiln-os/kiln/images/deb"
+)
+
+// mirror serves on loopback what the warm cache has of Debian's archive: the real
+// InRelease with its real signature, index and packages. Tests make it lie.
+type mirror struct {
+	url  string
+	lock *deb.Lock
+
+	mu      sync.Mutex
+	change  map[string]func([]byte) []byte // by path; nil instead of bytes is 404
+	cut     map[string]bool                // by path: the transfer stops in the middle
+	release []byte
+	blobs   map[string]string // file by path
+}
+
+func newMirror(t *testing.T) *mirror {
+	t.Helper()
+	lock, err := deb.ReadLock(filepath.Join(golden, "kiln.lock.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mirror{lock: lock, change: map[string]func([]byte) []byte{}, cut: map[string]bool{}, blobs: map[string]string{}}
+	kept, err := filepath.Glob(filepath.Join(warm, "releases", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range kept {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum(b) == lock.InRelease {
+			m.release = b
+		}
+	}
+	if m.release == nil {
+		t.Fatalf("the cache has no InRelease %s", lock.InRelease)
+	}
+	locks, err := filepath.Glob(filepath.Join(warm, "tool-locks", "*", "lock.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := lock.Packages
+	for _, name := range locks {
+		l, err := deb.ReadLock(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l.Packages...)
+	}
+	for _, p := range all {
+		m.blobs[p.Filename] = p.SHA256
+	}
+	s := httptest.NewServer(m)
+	t.Cleanup(s.Close)
+	m.url = s.URL + "/debian"
+	return m
+}
+
+func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := strings.TrimPrefix(r.URL.Path, "/debian/")
+	var b []byte
+	switch blob := m.blobs[name]; {
+	case name == "dists/trixie/InRelease":
+		b = m.release
+	case strings.Contains(name, "/by-hash/SHA256/"):
+		b, _ = os.ReadFile(filepath.Join(warm, "blobs", filepath.Base(name)))
+	case blob != "":
+		b, _ = os.ReadFile(filepath.Join(warm, "blobs", blob))
+	}
+	for part, f := range m.change {
+		if strings.Contains(name, part) {
+			b = f(bytes.Clone(b))
+		}
+	}
+	if b == nil {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+	for part := range m.cut {
+		if strings.Contains(name, part) {
+			b = b[:len(b)/2]
+		}
+	}
+	_, _ = w.Write(b)
+}
+
+// set changes what is served below paths that hold part; nothing resets it.
+func (m *mirror) set(part string, change func([]byte) []byte, cut bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.change)
+	clear(m.cut)
+	if change != nil {
+		m.change[part] = change
+	}
+	if cut {
+		m.cut[part] = true
+	}
+}
+
+// TestMirror: the mirror fails in one way after the other. Each time the build says
+// what is wrong and leaves the outputs; once the mirror is well, it succeeds.
+func TestMirror(t *testing.T) {
+	m := newMirror(t)
+	p := m.lock.Packages[len(m.lock.Packages)/2]
+	for _, q := range m.lock.Packages {
+		if q.Size < p.Size {
+			p = q
+		}
+	}
+	gone := func([]byte) []byte { return nil }
+	flip := func(b []byte) []byte { b[len(b)/2] ^= 4; return b }
+	login := func([]byte) []byte { return []byte("<html>Please log in</html>") }
+	for _, c := range []struct {
+		name, part string
+		change     func([]byte) []byte
+		cut        bool
+		lose       string // what the cache does not have
+		want       []string
+	}{
+		{"bad signature", "InRelease", flip, false, "", []string{"suite trixie: InRelease:", "signature"}},
+		{"login page", "InRelease", login, false, "", []string{"suite trixie: InRelease: not a signed file; a proxy or a login page"}},
+		{"InRelease cut off", "InRelease", nil, true, "", []string{"suite trixie: InRelease:", "unexpected EOF"}},
+		{"another day's index", "by-hash", flip, false, "resolutions", []string{"Packages.xz is not the one that its signed InRelease names", "trixie"}},
+		{"index cut off", "by-hash", nil, true, "resolutions", []string{"suite trixie of ", "unexpected EOF"}},
+		{"package with other bytes", p.Filename, flip, false, "blobs/" + p.SHA256, []string{"package " + p.Name + " " + p.Version, "expected " + fmt.Sprint(p.Size) + " bytes with " + p.SHA256}},
+		{"package cut off", p.Filename, nil, true, "blobs/" + p.SHA256, []string{"package " + p.Name + " " + p.Version, "unexpected EOF"}},
+		{"package gone", p.Filename, gone, false, "blobs/" + p.SHA256, []string{"package " + p.Name + " " + p.Version + " is not on the mirror any more", "resolve anew"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cache, out := newCache(t), newOutput(t)
+			if c.lose != "" {
+				if err := os.RemoveAll(filepath.Join(cache, c.lose)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.lose == "resolutions" {
+				// The index itself is what is asked for.
+				removeIndex(t, cache)
+			}
+			m.set(c.part, c.change, c.cut)
+			r := build(t, cache, out, "--mirror", m.url)
+			wantError(t, r, 1, c.want...)
+			wantGolden(t, out)
+			wantClean(t, cache, out)
+			m.set("", nil, false)
+			wantOK(t, build(t, cache, out, "--mirror", m.url), cache, out)
+		})
+	}
+}
