@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mount mounts a file system until the test ends. The tests run as root of a user
-// name space at least, see the Makefile.
+// mount mounts a file system until the test ends. The tests run as root, if only
+// of a user name space: see the Makefile.
 func mount(t *testing.T, source, dir, kind string, flags uintptr, data string) {
 	t.Helper()
 	if err := unix.Mount(source, dir, kind, flags, data); err != nil {
@@ -56,10 +56,8 @@ func TestFullOutput(t *testing.T) {
 	}
 	needs := int(image.Sys().(*syscall.Stat_t).Blocks / 2) // KiB
 	levels := []int{8, 64, 200, 1 << 10, needs / 2, needs - 1<<10, needs + rnd.IntN(1<<10)}
-	for range 3 {
-		levels = append(levels, rnd.IntN(needs))
-	}
-	for _, kib := range levels {
+	levels = append(levels, rnd.IntN(needs))
+	for i, kib := range levels {
 		t.Run(fmt.Sprintf("%d KiB", kib), func(t *testing.T) {
 			disk := tmpfs(t, kib)
 			out := filepath.Join(disk, "out")
@@ -81,6 +79,9 @@ func TestFullOutput(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(out, "kiln-1.img")); err == nil {
 				t.Error("there is an image")
 			}
+			if i%2 == 1 {
+				return
+			}
 			mount(t, "none", disk, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%dk", 2*needs))
 			if r := build(t, cache, out, "--offline"); r.code != 0 {
 				t.Errorf("with room: exit code %d\n%s", r.code, r.stderr)
@@ -101,8 +102,7 @@ func TestFullCache(t *testing.T) {
 		kib  int
 	}{
 		{"bases", 8 << 10}, {"bases", (100 + rnd.IntN(100)) << 10}, {"unpacked", (1 + rnd.IntN(200)) << 10}, {"tools", 512}, {"resolutions", 4},
-		{".", 64},      // the folder of firstboot, which is compiled
-		{".", 8 << 10}, // the same
+		{".", 8 << 10}, // the folder of firstboot, which is compiled
 	} {
 		t.Run(fmt.Sprintf("%s %d KiB", c.kind, c.kib), func(t *testing.T) {
 			whole, out := newCache(t, c.kind), newOutput(t)
@@ -168,17 +168,20 @@ func TestReadOnlyCache(t *testing.T) {
 func TestAnotherUsersFolder(t *testing.T) {
 	dir := tempDir(t)
 	out, cache, program := filepath.Join(dir, "out"), filepath.Join(dir, "cache"), filepath.Join(dir, "imagegen")
-	const nobody = 65534
 	err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(out, 0o555), os.Mkdir(cache, 0o700), exec.Command("cp", imagegen, program).Run(), os.Chmod(program, 0o755), os.Chmod(cluster, 0o644))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chown(cache, nobody, nobody); err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command(program, "build", cluster, "-o", out, "--cache", cache, "--offline")
 	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	// The folder's owner, but without root's right to write nevertheless.
+	const nobody = 65534
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getgid(), Size: 1}},
+		Credential:  &syscall.Credential{Uid: nobody, Gid: nobody, NoSetGroups: true},
+	}
 	text, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {

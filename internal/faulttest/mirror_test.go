@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,7 @@ type mirror struct {
 	mu      sync.Mutex
 	change  map[string]func([]byte) []byte // by path; nil instead of bytes is 404
 	cut     map[string]bool                // by path: the transfer stops in the middle
+	asked   []string                       // paths
 	release []byte
 	blobs   map[string]string // file by path
 }
@@ -77,6 +79,7 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := strings.TrimPrefix(r.URL.Path, "/debian/")
+	m.asked = append(m.asked, name)
 	var b []byte
 	switch blob := m.blobs[name]; {
 	case name == "dists/trixie/InRelease":
@@ -167,4 +170,57 @@ func TestMirror(t *testing.T) {
 			wantOK(t, build(t, cache, out, "--mirror", m.url), cache, out)
 		})
 	}
+}
+
+// TestLockedAndOfflineAskNobody: --locked takes the packages of the lock file, and
+// asks the mirror only for those that the cache does not have; --offline asks for
+// nothing. Without a lock file, or with another's, --locked resolves nothing.
+func TestLockedAndOfflineAskNobody(t *testing.T) {
+	m := newMirror(t)
+	cache, out := newCache(t, "releases", "resolutions"), newOutput(t)
+	asked := func(want ...string) {
+		t.Helper()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if !slices.Equal(m.asked, want) {
+			t.Errorf("the mirror was asked for %q, want %q", m.asked, want)
+		}
+		m.asked = nil
+	}
+	wantOK(t, build(t, cache, out, "--locked", "--mirror", m.url), cache, out)
+	asked()
+	p := m.lock.Packages[0]
+	if err := os.Remove(filepath.Join(cache, "blobs", p.SHA256)); err != nil {
+		t.Fatal(err)
+	}
+	r := build(t, cache, out, "--locked", "--offline", "--mirror", m.url)
+	wantError(t, r, 1, "package "+p.Name+" "+p.Version+": it is not in the cache, and offline nothing is fetched")
+	asked()
+	wantOK(t, build(t, cache, out, "--locked", "--mirror", m.url), cache, out)
+	asked(p.Filename)
+	wantError(t, build(t, cache, out, "--offline", "--mirror", m.url), 1, "none of this mirror was fetched yet")
+	asked()
+	lock := filepath.Join(out, "kiln.lock.yaml")
+	b, err := os.ReadFile(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		strings.Replace(string(b), "request: ", "request: 0", 1): "lock file " + lock + " is of another list of packages",
+		string(b[:len(b)/2]): lock,
+	} {
+		if err := os.WriteFile(lock, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, build(t, cache, out, "--locked", "--mirror", m.url), 1, want)
+		asked()
+		if kept, err := os.ReadFile(lock); err != nil || string(kept) != text {
+			t.Errorf("the lock file was changed: %v", err)
+		}
+	}
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, build(t, cache, out, "--locked", "--mirror", m.url), 1, "there is no lock file "+lock+" to build from; build once without --locked")
+	asked()
 }
