@@ -144,6 +144,9 @@ func (c *Cache) Fetch(ctx context.Context, sum string, size int64, open func(con
 	if m := (*MismatchError)(nil); errors.As(err, &m) {
 		return "", m
 	}
+	if full := (*diskspace.FullError)(nil); errors.As(err, &full) && size >= 0 {
+		full.Need, full.All = size, true
+	}
 	return path, err
 }
 

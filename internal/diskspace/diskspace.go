@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -44,14 +45,18 @@ func size(n int64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-// Free is how many bytes a user other than root can still write to the file system
-// of path, which exists.
+// Free is how many bytes this user can still write to the file system of path,
+// which exists. Some file systems keep a part for root.
 func Free(path string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return 0, fmt.Errorf("free space of %s: %w", path, err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	blocks := st.Bavail
+	if os.Geteuid() == 0 {
+		blocks = st.Bfree
+	}
+	return int64(blocks) * int64(st.Bsize), nil
 }
 
 // Require fails with a FullError if the folder of path has less than need bytes free.

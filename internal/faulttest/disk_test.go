@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kiln-os/kiln/internal/diskspace"
 )
 
 // mount mounts a file system until the test ends. The tests run as root, if only
@@ -136,6 +138,54 @@ func TestFullCache(t *testing.T) {
 			wantOK(t, build(t, cache, out, "--offline"), cache, out)
 		})
 	}
+}
+
+// TestFullBlobs fetches a package to a disk that is too small for it.
+func TestFullBlobs(t *testing.T) {
+	m := newMirror(t)
+	p := m.lock.Packages[0]
+	for _, q := range m.lock.Packages {
+		if q.Size > p.Size {
+			p = q
+		}
+	}
+	cache, out := newCache(t, "blobs"), newOutput(t)
+	disk := tempDir(t)
+	mount(t, "none", disk, "tmpfs", 0, "size=2g")
+	blobs := filepath.Join(disk, "blobs")
+	if err := errors.Join(os.Mkdir(blobs, 0o700), os.Symlink(blobs, filepath.Join(cache, "blobs"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range m.lock.Packages {
+		if q.Name == p.Name {
+			continue
+		}
+		if out, err := exec.Command("cp", filepath.Join(warm, "blobs", q.SHA256), blobs).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	// Room for half of it.
+	if err := fill(disk, p.Size/2); err != nil {
+		t.Fatal(err)
+	}
+	r := build(t, cache, out, "--mirror", m.url)
+	wantFull(t, r, filepath.Join(cache, "blobs"))
+	wantError(t, r, 1, "package "+p.Name+" "+p.Version)
+	wantGolden(t, out)
+	wantClean(t, blobs, out)
+	if err := os.Remove(filepath.Join(disk, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	wantOK(t, build(t, cache, out, "--mirror", m.url), cache, out)
+}
+
+// fill leaves so many bytes of a disk free.
+func fill(disk string, free int64) error {
+	have, err := diskspace.Free(disk)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(disk, "filler"), make([]byte, max(0, have-free)), 0o600)
 }
 
 // TestReadOnlyOutput: a file system that is mounted read-only, with outputs and

@@ -38,7 +38,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(whole, "bases")); err != nil {
 				t.Fatal(err)
 			}
-			code = killOne(t, whole, wholeOut, sig, chance(rnd, baseTime*2/3))
+			code = killOne(t, whole, wholeOut, sig, chance(rnd, baseTime/2))
 			wantWhole(t, wholeOut, false)
 		default:
 			code = killOne(t, quick, quickOut, sig, chance(rnd, quickTime))
@@ -58,9 +58,9 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	wantClean(t, fresh)
 }
 
-// chance is a time up to a little more than d.
+// chance is a time up to more than d: some builds come to their end.
 func chance(rnd *rand.Rand, d time.Duration) time.Duration {
-	return time.Duration(rnd.Int64N(int64(d + d/20)))
+	return time.Duration(rnd.Int64N(int64(d + d/4)))
 }
 
 // killOne lets a build run for a while, sends it a signal and returns its exit code.
