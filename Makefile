@@ -13,7 +13,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount -
 # The date on the man pages: the same sources give the same pages.
 DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
-.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-boot lint clean
+.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-faults test-boot lint clean
 .DEFAULT_GOAL := help
 
 help: ## this text
@@ -33,12 +33,12 @@ demo: build ## bake the example cluster and boot it in QEMU until its node is Re
 	bin/imagegen build examples/single-node.yaml -o out/demo
 	bin/imagegen boot examples/single-node.yaml -o out/demo --until-ready
 
-test: lint test-unit test-race test-integration test-boot ## everything: unit, script, golden, reference tools, real API server, VM boot
+test: lint test-unit test-race test-integration test-faults test-boot ## everything: unit, script, golden, reference tools, real API server, failing hosts, VM boot
 
 lint: ## gofmt, go vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags boot,docs,integration ./...
+	$(GO) vet -tags boot,docs,faults,integration ./...
 	$(GO) tool staticcheck ./...
 
 test-unit: ## table tests, scripts of the real binaries, golden digests, reference tools
@@ -52,6 +52,9 @@ test-race: ## the packages with goroutines, under the race detector
 test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
 		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/...
+
+test-faults: build ## builds whose host fails them: damaged caches, lying mirrors, full disks, kill -9
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(AS_ROOT) $(GO) test -tags faults -count=1 -v -timeout 30m ./internal/faulttest/...
 
 test-boot: build ## a virtual machine from firmware to a Ready node, and a reboot
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot -count=1 -v -p 1 -timeout 60m ./qemu-tests/... ./internal/qemu/...

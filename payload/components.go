@@ -3,6 +3,7 @@ package payload
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // The versions of what is compiled. Each stands in the go.mod of its module too,
@@ -20,6 +21,9 @@ const (
 // kubernetesDate is when KubernetesVersion was made, as the module's own metadata
 // says: a build's date must not depend on when it is repeated.
 const kubernetesDate = "2026-10-27T12:01:04Z"
+
+// Released is when KubernetesVersion was made: no correct clock shows an earlier time.
+func Released() (time.Time, error) { return time.Parse(time.RFC3339, kubernetesDate) }
 
 // Names of programs that others ask a Result for.
 const (

@@ -26,7 +26,7 @@ func obtain(ctx context.Context, o Options, store *cache.Cache, c Component, goV
 	if err != nil {
 		return nil, err
 	}
-	dir, err := store.Dir(filepath.Join("payload", c.Name+"-"+o.Arch.Go), key, func(tmp string) error {
+	dir, err := store.Dir(ctx, filepath.Join("payload", c.Name+"-"+o.Arch.Go), key, func(tmp string) error {
 		if err := compile(ctx, o, c, tmp); err != nil {
 			return err
 		}

@@ -76,6 +76,7 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	store.Log = o.Progress
 	todo := Components()
 	if len(o.Components) > 0 {
 		todo = nil

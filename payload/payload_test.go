@@ -162,7 +162,11 @@ func options(t *testing.T) Options {
 func buildPause(t *testing.T, o Options) (Binary, int) {
 	t.Helper()
 	compiled := 0
-	o.Progress = func(string) { compiled++ }
+	o.Progress = func(line string) {
+		if strings.HasPrefix(line, "compile ") {
+			compiled++
+		}
+	}
 	r, err := Build(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -269,10 +273,12 @@ func TestTwoBuildsAtOnce(t *testing.T) {
 	o := options(t)
 	var mu sync.Mutex
 	compiled := 0
-	o.Progress = func(string) {
+	o.Progress = func(line string) {
 		mu.Lock()
 		defer mu.Unlock()
-		compiled++
+		if strings.HasPrefix(line, "compile ") {
+			compiled++
+		}
 	}
 	var wg sync.WaitGroup
 	for range 4 {

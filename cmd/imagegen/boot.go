@@ -111,6 +111,7 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 	if err != nil {
 		return err
 	}
+	store.Log = report.Log
 	report.Step("QEMU")
 	tools, err := qemu.Find(ctx, target, hosttools.Options{Cache: store, Mirror: a.mirror, Now: time.Now(), Log: report.Log})
 	if err != nil {

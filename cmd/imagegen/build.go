@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -45,12 +47,16 @@ Kubernetes, which takes minutes.`,
 				return err
 			}
 			progress := a.reporter()
+			store.Log = progress.Log
 			result, err := build.Run(cmd.Context(), build.Options{
 				Cluster: cluster, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
 				Release: version.Version, Locked: locked, Offline: offline, Now: time.Now(), Progress: progress,
 			})
 			err = orInterrupted(cmd.Context(), err)
 			progress.Finish(err)
+			if errors.Is(err, context.Canceled) {
+				return a.interrupted(err)
+			}
 			if err != nil {
 				return err
 			}

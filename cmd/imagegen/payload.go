@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -31,6 +33,9 @@ file of each program.`,
 			r, err := payload.Build(cmd.Context(), payload.Options{Arch: target, CacheDir: a.cacheDir, SourceDir: a.payloadDir, Progress: p.Log})
 			err = orInterrupted(cmd.Context(), err)
 			p.Finish(err)
+			if errors.Is(err, context.Canceled) {
+				return a.interrupted(err)
+			}
 			if err != nil {
 				return err
 			}

@@ -38,6 +38,17 @@ func (a *app) showError(err error) error {
 	return shownError{err}
 }
 
+// interrupted tells what an interrupt left behind, and returns err as shown.
+func (a *app) interrupted(err error) error {
+	const text = "interrupted: no half-made file has a final name, and files of earlier runs are whole; the same command makes the rest"
+	if a.json {
+		progress.WriteEvent(a.Err, progress.Event{Event: progress.EventError, Message: text})
+	} else {
+		fmt.Fprintf(a.Err, "imagegen: %s\n", text)
+	}
+	return shownError{err}
+}
+
 // showMistakes prints the mistakes of a cluster file.
 func (a *app) showMistakes(file string, mistakes diag.List) error {
 	if a.json {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kiln-os/kiln/images/deb/debtest"
 	"github.com/kiln-os/kiln/internal/progress"
 )
 
@@ -17,8 +18,15 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
+	stranger := debtest.New(t)
+	stranger.Publish("trixie", "amd64", nil, debtest.Package{Name: "hello", Version: "1"})
 	testscript.Run(t, testscript.Params{
-		Dir:  "testdata/script",
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			// A whole archive that is signed, but not by Debian.
+			e.Setenv("STRANGERS_MIRROR", stranger.URL)
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"events": cmdEvents},
 	})
 }

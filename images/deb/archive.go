@@ -77,6 +77,9 @@ func (a *Archive) release(ctx context.Context) (*Release, error) {
 		keys = keyring
 	}
 	rel, err := verifyRelease(b, keys, a.Now)
+	if err != nil && a.Offline {
+		err = fmt.Errorf("the copy in the cache, %s: %w; build once without --offline", kept, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +120,7 @@ func (a *Archive) Packages(ctx context.Context, rel *Release, arch string) (*Ind
 	return ix, nil
 }
 
-var errOffline = errors.New("it is not in the cache, and offline nothing is fetched")
+var errOffline = errors.New("it is not in the cache, and offline nothing is fetched; build once without --offline")
 
 // fetch returns the blob with the digest, from the cache or from the first of the
 // paths that the mirror has.

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,6 +182,30 @@ func TestBrokenTransfersAreTriedAgain(t *testing.T) {
 	a = open(t, d)
 	d.Break(l.Packages[0].Filename, tries)
 	if _, err := a.Fetch(ctx, l, nil); err == nil || !strings.Contains(err.Error(), "hello 2.10-3") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestSilentMirror: a transfer that goes on without a byte ends, and says so.
+func TestSilentMirror(t *testing.T) {
+	before := silence
+	silence = 50 * time.Millisecond
+	defer func() { silence = before }()
+	done := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte("half"))
+		w.(http.Flusher).Flush()
+		select {
+		case <-done:
+		case <-r.Context().Done():
+		}
+	}))
+	defer s.Close()
+	defer close(done)
+	a := open(t, debtest.New(t))
+	a.Mirror = s.URL
+	if _, err := a.Release(ctx); err == nil || !strings.Contains(err.Error(), "dists/trixie/InRelease: nothing came from the mirror for 50ms") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -28,11 +28,12 @@ func (e *statusError) Error() string { return e.path + ": the mirror answers " +
 
 const (
 	connectTimeout = 30 * time.Second
-	// silence is how long nothing may come from the mirror, be it the answer or more
-	// of a file. How long a whole file takes is not limited: links may be slow.
-	silence = 60 * time.Second
-	tries   = 3
+	tries          = 3
 )
+
+// silence is how long nothing may come from the mirror, be it the answer or more
+// of a file. How long a whole file takes is not limited: links may be slow.
+var silence = 60 * time.Second
 
 // retryWait is the time before the second try; the third comes after twice that.
 var retryWait = 2 * time.Second

@@ -82,7 +82,7 @@ func (a *Archive) Resolve(ctx context.Context, arch string, req Request) (*Lock,
 		return nil, err
 	}
 	key := cache.Key(append([]string{"resolution", rel.SHA256, a.Suite, arch, request}, a.Components...)...)
-	dir, err := a.Cache.Dir("resolutions", key, func(tmp string) error {
+	dir, err := a.Cache.Dir(ctx, "resolutions", key, func(tmp string) error {
 		l, err := a.resolve(ctx, rel, arch, req)
 		if err != nil {
 			return err

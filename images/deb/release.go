@@ -12,6 +12,7 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
@@ -42,7 +43,12 @@ func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
 		return nil, errors.New("text behind the signature")
 	}
 	cfg := &packet.Config{Time: func() time.Time { return now }}
-	if _, err := openpgp.CheckDetachedSignature(ring, bytes.NewReader(block.Bytes), block.ArmoredSignature.Body, cfg); err != nil {
+	_, err = openpgp.CheckDetachedSignature(ring, bytes.NewReader(block.Bytes), block.ArmoredSignature.Body, cfg)
+	if errors.Is(err, pgperrors.ErrSignatureExpired) || errors.Is(err, pgperrors.ErrKeyExpired) {
+		return nil, fmt.Errorf("its signature is one of Debian's archive keys, but it or the key is not valid at %s, which is what this machine's clock says: the clock is wrong, or the suite is not maintained any more: %w",
+			now.UTC().Format(time.RFC3339), err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("the signature is not one of Debian's archive keys over this text: %w", err)
 	}
 	rel, err := parseRelease(string(block.Plaintext), now)
@@ -53,6 +59,9 @@ func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
 	rel.SHA256 = hex.EncodeToString(sum[:])
 	return rel, nil
 }
+
+// clockSlack is how much a clock may be behind without harm.
+const clockSlack = time.Hour
 
 // parseRelease reads the fields of a Release file that are needed here.
 func parseRelease(text string, now time.Time) (*Release, error) {
@@ -95,6 +104,9 @@ func parseRelease(text string, now time.Time) (*Release, error) {
 	}
 	if rel.Date.IsZero() || len(rel.files) == 0 {
 		return nil, errors.New("no Date or no SHA256 list in it")
+	}
+	if rel.Date.After(now.Add(clockSlack)) {
+		return nil, fmt.Errorf("dated %s, which is in the future: this machine's clock is wrong (%s)", rel.Date.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	if !until.IsZero() && now.After(until) {
 		return nil, fmt.Errorf("dated %s, it was valid until %s: the mirror is out of date, or this machine's clock is wrong (%s)",

@@ -35,7 +35,8 @@ func TestReleaseIsVerified(t *testing.T) {
 		{name: "Debian's keys", file: good, keys: keyring, want: "archive keys"},
 		{name: "no keyring", file: good, keys: []byte("x"), want: "archive keyring"},
 		{name: "expired", file: good, now: debtest.Date.AddDate(0, 0, 8), want: "valid until 2026-05-08"},
-		{name: "a clock before the signature", file: good, now: debtest.Date.AddDate(0, 0, -1), want: "signature"},
+		{name: "a clock before the signature", file: good, now: debtest.Date.AddDate(0, 0, -1), want: "is not valid at 2026-04-30T12:00:00Z, which is what this machine's clock says"},
+		{name: "dated in the future", file: d.Sign("Codename: trixie\nDate: " + now.AddDate(0, 0, 1).Format(time.RFC1123) + "\nSHA256:\n " + strings.Repeat("0", 64) + " 1 x\n"), want: "in the future: this machine's clock is wrong"},
 		{name: "signed without digests", file: d.Sign("Suite: stable\nCodename: trixie\nDate: " + debtest.Date.Format(time.RFC1123) + "\n"), want: "no SHA256 list"},
 		{name: "signed without a date", file: d.Sign("Codename: trixie\nSHA256:\n " + strings.Repeat("0", 64) + " 1 x\n"), want: "no Date"},
 		{name: "a bad date", file: d.Sign("Date: yesterday\n"), want: `Date: date "yesterday"`},
@@ -106,7 +107,7 @@ func FuzzParseRelease(f *testing.F) {
 	f.Add("SHA256:\n 00 -1 x\n")
 	f.Add("Date: x\nValid-Until: y\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		rel, err := parseRelease(text, time.Unix(0, 0))
+		rel, err := parseRelease(text, debtest.Date)
 		if (rel == nil) == (err == nil) {
 			t.Fatalf("%+v, %v", rel, err)
 		}

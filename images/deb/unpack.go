@@ -124,7 +124,7 @@ func unpacked(ctx context.Context, c *cache.Cache, p LockedPackage, file string)
 		return nil, "", err
 	}
 	key := cache.Key("deb", unpackVersion, p.SHA256)
-	dir, err := c.Dir("unpacked", key, func(tmp string) error { return unpackTo(file, tmp) })
+	dir, err := c.Dir(ctx, "unpacked", key, func(tmp string) error { return unpackTo(file, tmp) })
 	if err != nil {
 		return nil, "", fmt.Errorf("unpack package %s %s: %w", p.Name, p.Version, err)
 	}

@@ -10,6 +10,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+
+	"github.com/kiln-os/kiln/internal/diskspace"
 )
 
 // WriteFile puts data under path with exactly perm, whatever the umask.
@@ -25,12 +28,17 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 func Write(path string, perm os.FileMode, fill func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return diskspace.Explain(fmt.Errorf("write %s: %w", path, err), path, 0, false)
 	}
 	defer func() {
 		if err != nil {
+			used := diskspace.Used(f.Name())
 			_ = f.Close()
 			_ = os.Remove(f.Name())
+			if full := diskspace.Explain(err, path, used, false); full != err {
+				err = full
+				return
+			}
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
@@ -50,6 +58,26 @@ func Write(path string, perm os.FileMode, fill func(*os.File) error) (err error)
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// temporary matches the names that Write gives its temporary files.
+var temporary = regexp.MustCompile(`^\..+\.tmp-[0-9]+$`)
+
+// Sweep removes the temporary files in dir that killed processes left. Nobody may
+// be writing to dir.
+func Sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if temporary.MatchString(e.Name()) && e.Type().IsRegular() {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return fmt.Errorf("left by an interrupted run: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // WriteReader puts everything r yields under path.

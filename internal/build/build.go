@@ -5,11 +5,8 @@ package build
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -106,7 +103,7 @@ func (t *timer) end() {
 func Run(ctx context.Context, o Options) (*Result, error) {
 	steps := &timer{Progress: o.Progress, now: time.Now}
 	o.Progress = steps
-	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+	if err := checkClock(o.Now); err != nil {
 		return nil, err
 	}
 	unlock, err := lockOutput(o.Out)
@@ -123,13 +120,14 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 
 	result := &Result{Images: map[string]string{}, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
 	bases := map[string]*madeBase{}
+	var lock *deb.Lock
 	for _, n := range o.Cluster.Nodes {
 		b := bases[n.Profile]
 		if b == nil {
 			if b, err = baseFor(ctx, o, n.Profile); err != nil {
 				return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
 			}
-			bases[n.Profile] = b
+			bases[n.Profile], lock = b, b.lock
 		}
 		steps.Step("image of node " + n.Name)
 		img := filepath.Join(o.Out, ImageName(n.Name))
@@ -139,6 +137,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		result.Images[n.Name] = img
 	}
 	steps.end()
+	// Last, so that a build that fails leaves the lock of the images that are there.
+	if lock != nil {
+		if err := lock.Write(result.Lock); err != nil {
+			return nil, err
+		}
+	}
 	result.Times = steps.times
 	times, err := json.MarshalIndent(result.Times, "", "  ")
 	if err != nil {
@@ -172,6 +176,7 @@ type madeBase struct {
 	base
 	profile profiles.Profile
 	arch    arch.Arch
+	lock    *deb.Lock
 	time    time.Time
 	hash    [32]byte
 }
@@ -197,10 +202,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := lock.Write(filepath.Join(o.Out, LockFile)); err != nil {
-		return nil, err
-	}
-	stamp, err := sourceDate(lock)
+	stamp, err := sourceDate(lock.Date)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +211,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		return nil, err
 	}
 	step := func(name string) { o.Progress.Step(name) }
-	dir, err := o.Cache.Dir("bases", key, func(tmp string) error {
+	dir, err := o.Cache.Dir(ctx, "bases", key, func(tmp string) error {
 		step("unpack Debian packages")
 		packages, err := deb.Unpack(ctx, o.Cache, lock, files)
 		if err != nil {
@@ -224,7 +226,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 	if err != nil {
 		return nil, err
 	}
-	m := &madeBase{base: b, profile: p, arch: a, time: stamp}
+	m := &madeBase{base: b, profile: p, arch: a, lock: lock, time: stamp}
 	return m, m.decodeHash()
 }
 
@@ -253,20 +255,6 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	return lock, files, err
 }
 
-// sourceDate is the time on everything in an image: $SOURCE_DATE_EPOCH (see
-// reproducible-builds.org/specs/source-date-epoch), else the lock's date.
-func sourceDate(l *deb.Lock) (time.Time, error) {
-	s := os.Getenv("SOURCE_DATE_EPOCH")
-	if s == "" {
-		return l.Date, nil
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 315532800 {
-		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q: it is a number of seconds since 1970, and after 1980, where FAT's time begins", s)
-	}
-	return time.Unix(n, 0).UTC(), nil
-}
-
 // espType is the type of EFI system partitions (UEFI Specification, table 5-7).
 var espType = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 
@@ -278,6 +266,9 @@ func stamp(ctx context.Context, o Options, authority *pki.Authority, b *madeBase
 	}
 	files, err := bootFiles(b, node)
 	if err != nil {
+		return err
+	}
+	if err := requireSpace(b, files, img); err != nil {
 		return err
 	}
 	id, slot := identityOf(b.profile), b.profile.Disk
@@ -306,13 +297,4 @@ func bootFiles(b *madeBase, node render.Rendered) ([]esp.File, error) {
 		{Path: "loader/loader.conf", Content: tree.Bytes("timeout 0\neditor no\n")},
 		{Path: "kiln/config.ign", Content: tree.Bytes(node.Ignition.Reveal())},
 	}, nil
-}
-
-// lockOutput keeps two builds from writing one output folder at once.
-func lockOutput(dir string) (func(), error) {
-	unlock, err := cache.TryLock(filepath.Join(dir, ".kiln.lock"))
-	if errors.Is(err, cache.ErrLocked) {
-		return nil, fmt.Errorf("another build is writing to %s; wait for it, or give another folder with -o", dir)
-	}
-	return unlock, err
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kiln-os/kiln/images/deb"
@@ -22,6 +23,7 @@ import (
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
 	"github.com/kiln-os/kiln/units"
@@ -57,7 +59,7 @@ func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, paylo
 // cache makes that fast, and knows better than any digest of ours what has changed.
 func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (program, error) {
 	o.Progress.Log("firstboot")
-	tmp, err := os.MkdirTemp(o.Cache.Path(), "firstboot-")
+	tmp, err := o.Cache.TempDir(firstbootProgram)
 	if err != nil {
 		return program{}, err
 	}
@@ -70,8 +72,13 @@ func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (p
 	if o.Offline {
 		cmd.Env = append(cmd.Env, "GOPROXY=off")
 	}
+	// Its own process group, so that no compiler outlives an interrupted build.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 10 * time.Second
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return program{}, fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(string(text)))
+		err = fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(string(text)))
+		return program{}, diskspace.Explain(err, tmp, diskspace.Used(tmp), false)
 	}
 	sum, err := cache.FileDigest(out)
 	if err != nil {

@@ -14,13 +14,20 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"syscall"
+	"strings"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/diskspace"
 )
 
 // Cache is a folder of the host. Several processes may use it at once.
-type Cache struct{ dir string }
+type Cache struct {
+	dir string
+	// inUse is locked, shared, as long as the Cache is used: see sweep.
+	inUse *os.File
+	// Log, if not nil, is told of what was found damaged and of what is waited for.
+	Log func(line string)
+}
 
 // Open returns the cache in dir, made with mode 0700 if it is absent. An empty
 // dir means $KILN_CACHE, else the user's cache folder with /kiln.
@@ -40,9 +47,23 @@ func Open(dir string) (*Cache, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "blobs"), 0o700); err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
+		return nil, unusable(dir, err)
 	}
-	return &Cache{dir}, nil
+	inUse, err := sweep(dir)
+	if err != nil {
+		return nil, unusable(dir, err)
+	}
+	return &Cache{dir: dir, inUse: inUse}, nil
+}
+
+func unusable(dir string, err error) error {
+	return diskspace.Explain(fmt.Errorf("cache: %w; name a folder that can be written with --cache or KILN_CACHE", err), dir, 0, false)
+}
+
+func (c *Cache) logf(format string, args ...any) {
+	if c.Log != nil {
+		c.Log(fmt.Sprintf(format, args...))
+	}
 }
 
 // Path is the cache's folder.
@@ -72,6 +93,7 @@ func (c *Cache) Blob(sum string) (path string, ok bool, err error) {
 	if hex.EncodeToString(h.Sum(nil)) == sum {
 		return path, true, nil
 	}
+	c.logf("damaged in the cache, got again: %s", path)
 	// Another process may have found the same, and removed it first.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", false, err
@@ -108,6 +130,7 @@ func (c *Cache) Fetch(ctx context.Context, sum string, size int64, open func(con
 			// One byte more shows that there is more.
 			src = io.LimitReader(r, size+1)
 		}
+		src = &untilDone{ctx, src}
 		n, err := io.Copy(io.MultiWriter(f, h), src)
 		if err != nil {
 			return err
@@ -121,76 +144,135 @@ func (c *Cache) Fetch(ctx context.Context, sum string, size int64, open func(con
 	if m := (*MismatchError)(nil); errors.As(err, &m) {
 		return "", m
 	}
+	if full := (*diskspace.FullError)(nil); errors.As(err, &full) && size >= 0 {
+		full.Need, full.All = size, true
+	}
 	return path, err
 }
+
+// untilDone is a Reader that ends with its context.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r *untilDone) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
+
+// tempMark is between the name of a folder and what makes its temporary one unique.
+const tempMark = ".tmp-"
 
 // Dir returns the folder for key among those of kind. If it is absent, or its
 // files are not the ones that were made (see manifest), fill makes it in a
 // temporary folder, which gets its name only when fill succeeded. Two processes
-// that want the same folder do not make it twice.
-func (c *Cache) Dir(kind, key string, fill func(tmp string) error) (string, error) {
+// that want the same folder do not make it twice: one waits until the other is
+// done or ctx ends.
+func (c *Cache) Dir(ctx context.Context, kind, key string, fill func(tmp string) error) (string, error) {
 	if !digestForm.MatchString(key) {
 		return "", fmt.Errorf("cache: %q is no SHA-256 in hexadecimal", key)
 	}
 	parent := filepath.Join(c.dir, kind)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return "", err
+		return "", diskspace.Explain(err, parent, 0, false)
 	}
 	final := filepath.Join(parent, key)
-	unlock, err := lock(final + ".lock")
+	unlock, err := c.lock(ctx, final)
 	if err != nil {
-		return "", err
+		return "", diskspace.Explain(err, final, 0, false)
 	}
 	defer unlock()
-	switch _, err := os.Stat(final); {
-	case err == nil:
-		if checkManifest(final) == nil {
-			return final, nil
-		}
-		// Damaged: it is made anew, never used.
-		if err := os.RemoveAll(final); err != nil {
+	// Under the lock, what a killed process left is nobody's. A program that it
+	// started may still write there: no name is used twice.
+	if err := removeLeft(final); err != nil {
+		return "", err
+	}
+	damage, err := checkManifest(final)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return "", fmt.Errorf("%w: it cannot be checked; removing %s lets it be made anew", err, final)
+	case damage == "":
+		return final, nil
+	default:
+		c.logf("damaged in the cache, made again: %s (%s)", final, damage)
+		if err := discard(final); err != nil {
 			return "", err
 		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return "", err
 	}
-	// Under the lock, what an interrupted process left is nobody's.
-	tmp := final + ".tmp"
-	if err := os.RemoveAll(tmp); err != nil {
-		return "", err
+	return final, makeDir(parent, key, fill)
+}
+
+// makeDir fills a temporary folder and gives it its name.
+func makeDir(parent, key string, fill func(tmp string) error) error {
+	final := filepath.Join(parent, key)
+	tmp, err := os.MkdirTemp(parent, key+tempMark)
+	if err != nil {
+		return diskspace.Explain(err, final, 0, false)
 	}
-	if err := os.Mkdir(tmp, 0o700); err != nil {
-		return "", err
-	}
-	err = fill(tmp)
-	if err == nil {
+	if err = fill(tmp); err == nil {
 		err = writeManifest(tmp)
 	}
+	if err == nil {
+		if err = os.Rename(tmp, final); err == nil {
+			return atomicfile.SyncDir(parent)
+		}
+	}
+	used := diskspace.Used(tmp)
+	if removeErr := os.RemoveAll(tmp); removeErr != nil {
+		return errors.Join(err, removeErr)
+	}
+	return diskspace.Explain(err, final, used, false)
+}
+
+// discard removes a folder of the cache, so that no half of it keeps its name.
+func discard(final string) error {
+	tmp, err := os.MkdirTemp(filepath.Dir(final), filepath.Base(final)+tempMark)
 	if err != nil {
-		return "", errors.Join(err, os.RemoveAll(tmp))
+		// A full disk must not keep its room from being made.
+		return os.RemoveAll(final)
 	}
-	if err := os.Rename(tmp, final); err != nil {
-		return "", err
+	return errors.Join(os.Rename(final, filepath.Join(tmp, "discarded")), os.RemoveAll(tmp))
+}
+
+// removeLeft removes the temporary folders of a folder.
+func removeLeft(final string) error {
+	parent, name := filepath.Split(final)
+	entries, err := os.ReadDir(parent)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), name+tempMark) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(parent, e.Name())))
+		}
 	}
-	return final, atomicfile.SyncDir(parent)
+	return err
 }
 
 // Forget removes the folder for key among those of kind, so that the next use
 // makes it anew. A folder that is not there is no error.
-func (c *Cache) Forget(kind, key string) error {
+func (c *Cache) Forget(ctx context.Context, kind, key string) error {
 	if !digestForm.MatchString(key) {
 		return fmt.Errorf("cache: %q is no SHA-256 in hexadecimal", key)
 	}
 	final := filepath.Join(c.dir, kind, key)
-	unlock, err := lock(final + ".lock")
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(final); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	unlock, err := c.lock(ctx, final)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return os.RemoveAll(final)
+	return discard(final)
+}
+
+// TempDir makes a folder in the cache for a process's own use, which removes it.
+// If it is killed before, the next process that has the cache to itself does.
+func (c *Cache) TempDir(name string) (string, error) {
+	dir, err := os.MkdirTemp(c.dir, name+tempMark)
+	return dir, diskspace.Explain(err, filepath.Join(c.dir, name), 0, false)
 }
 
 // Key is the SHA-256 of the parts, unambiguous as to where each ends.
@@ -200,37 +282,4 @@ func Key(parts ...string) string {
 		fmt.Fprintf(h, "%d:%s\n", len(p), p)
 	}
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-// ErrLocked says that another process holds a lock.
-var ErrLocked = errors.New("locked by another process")
-
-// TryLock locks the file at path, made if absent, or fails with ErrLocked. The
-// lock ends with unlock or with the process.
-func TryLock(path string) (unlock func(), err error) {
-	unlock, err = flock(path, syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = ErrLocked
-	}
-	return unlock, err
-}
-
-func lock(path string) (unlock func(), err error) { return flock(path, syscall.LOCK_EX) }
-
-func flock(path string, how int) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = syscall.Flock(int(f.Fd()), how)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return func() { _ = f.Close() }, nil
 }

@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -51,8 +53,10 @@ func TestFetch(t *testing.T) {
 	if err := os.WriteFile(p, []byte("hellp"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Fetch(context.Background(), helloSum, 5, source(hello, &calls)); err != nil || calls != 2 {
-		t.Errorf("damaged blob: %v, %d fetches", err, calls)
+	var said string
+	c.Log = func(line string) { said = line }
+	if _, err := c.Fetch(context.Background(), helloSum, 5, source(hello, &calls)); err != nil || calls != 2 || !strings.Contains(said, p) {
+		t.Errorf("damaged blob: %v, %d fetches, said %q", err, calls, said)
 	}
 }
 
@@ -75,7 +79,7 @@ func TestFetchKeepsNothingWrong(t *testing.T) {
 func TestDirIsMadeOnceAndWhole(t *testing.T) {
 	c, key := open(t), Key("a", "b")
 	boom := errors.New("boom")
-	if _, err := c.Dir("k", key, func(tmp string) error {
+	if _, err := c.Dir(t.Context(), "k", key, func(tmp string) error {
 		_ = os.WriteFile(filepath.Join(tmp, "half"), nil, 0o600)
 		return boom
 	}); !errors.Is(err, boom) {
@@ -85,7 +89,7 @@ func TestDirIsMadeOnceAndWhole(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			d, err := c.Dir("k", key, func(tmp string) error {
+			d, err := c.Dir(t.Context(), "k", key, func(tmp string) error {
 				made.Add(1)
 				return os.WriteFile(filepath.Join(tmp, "whole"), nil, 0o600)
 			})
@@ -111,6 +115,9 @@ func TestDamagedDirIsMadeAnew(t *testing.T) {
 		"relinked": func(d string) error {
 			return errors.Join(os.Remove(filepath.Join(d, "l")), os.Symlink("elsewhere", filepath.Join(d, "l")))
 		},
+		"truncated":     func(d string) error { return os.Truncate(filepath.Join(d, "sub/f"), 0) },
+		"irregular":     func(d string) error { return syscall.Mkfifo(filepath.Join(d, "pipe"), 0o600) },
+		"manifest cut":  func(d string) error { return os.Truncate(filepath.Join(d, manifestName), 9) },
 		"manifest lost": func(d string) error { return os.Remove(filepath.Join(d, manifestName)) },
 	} {
 		c, key, made := open(t), Key(name), 0
@@ -119,14 +126,19 @@ func TestDamagedDirIsMadeAnew(t *testing.T) {
 			return errors.Join(os.Mkdir(filepath.Join(tmp, "sub"), 0o700), os.WriteFile(filepath.Join(tmp, "sub/f"), []byte("x"), 0o600), os.Symlink("sub/f", filepath.Join(tmp, "l")))
 		}
 		for range 2 {
-			if _, err := c.Dir("k", key, fill); err != nil || made != 1 {
+			if _, err := c.Dir(t.Context(), "k", key, fill); err != nil || made != 1 {
 				t.Fatalf("%s: made %d times, %v", name, made, err)
 			}
 		}
 		if err := damage(filepath.Join(c.Path(), "k", key)); err != nil {
 			t.Fatal(err)
 		}
-		d, err := c.Dir("k", key, fill)
+		var said string
+		c.Log = func(line string) { said = line }
+		d, err := c.Dir(t.Context(), "k", key, fill)
+		if !strings.Contains(said, "damaged in the cache, made again: "+d+" (") {
+			t.Errorf("%s: said %q", name, said)
+		}
 		if b, _ := os.ReadFile(filepath.Join(d, "l")); err != nil || made != 2 || string(b) != "x" {
 			t.Errorf("%s: made %d times, %v, holds %q", name, made, err, b)
 		}
@@ -144,22 +156,22 @@ func TestKeysAreUnambiguous(t *testing.T) {
 
 func TestForget(t *testing.T) {
 	c, key, made := open(t), Key("x"), 0
-	if err := c.Forget("k", key); err != nil {
+	if err := c.Forget(t.Context(), "k", key); err != nil {
 		t.Errorf("nothing to forget: %v", err)
 	}
 	fill := func(string) error { made++; return nil }
 	for range 2 {
-		if _, err := c.Dir("k", key, fill); err != nil {
+		if _, err := c.Dir(t.Context(), "k", key, fill); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Forget("k", key); err != nil {
+	if err := c.Forget(t.Context(), "k", key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Dir("k", key, fill); err != nil || made != 2 {
+	if _, err := c.Dir(t.Context(), "k", key, fill); err != nil || made != 2 {
 		t.Errorf("made %d times, %v", made, err)
 	}
-	if err := c.Forget("k", "../../x"); err == nil {
+	if err := c.Forget(t.Context(), "k", "../../x"); err == nil {
 		t.Error("a path is taken for a key")
 	}
 }
@@ -182,5 +194,35 @@ func TestOpenMakesAPrivateFolder(t *testing.T) {
 		if st, err := os.Stat(ca.Path()); err != nil || st.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v %v", name, st, err)
 		}
+	}
+}
+
+// TestUnreadableIsNotDamaged: what cannot be read is not taken for absent.
+func TestUnreadableIsNotDamaged(t *testing.T) {
+	c, key := open(t), Key("x")
+	// A file where the folder should be.
+	if err := os.MkdirAll(filepath.Join(c.Path(), "k"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(c.Path(), "k", key)
+	if err := os.WriteFile(name, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Dir(t.Context(), "k", key, func(string) error { t.Error("made"); return nil })
+	if err == nil || !strings.Contains(err.Error(), "removing "+name) {
+		t.Errorf("error %v", err)
+	}
+	if b, _ := os.ReadFile(name); string(b) != "precious" {
+		t.Errorf("it was changed to %q", b)
+	}
+}
+
+func TestOpenSaysWhatToDo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(file); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "--cache") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -31,26 +32,52 @@ func writeManifest(dir string) error {
 	return os.WriteFile(filepath.Join(dir, manifestName), b, 0o600)
 }
 
-// checkManifest hashes every file of the folder and fails if anything is missing,
-// added or changed.
-func checkManifest(dir string) error {
+// checkManifest hashes every file of the folder and says what is missing, added or
+// changed. A file that is there and cannot be read is an error, no damage.
+func checkManifest(dir string) (damage string, err error) {
+	if _, err := os.Lstat(dir); err != nil {
+		return "", err
+	}
 	b, err := os.ReadFile(filepath.Join(dir, manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "the list of its files is missing", nil
+	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	var want map[string]string
 	if err := json.Unmarshal(b, &want); err != nil {
-		return err
+		return "the list of its files cannot be read", nil
 	}
 	got, err := scan(dir)
+	if errors.Is(err, errIrregular) {
+		return err.Error(), nil
+	}
 	if err != nil {
-		return err
+		return "", err
 	}
-	if !maps.Equal(got, want) {
-		return fmt.Errorf("%s is not as it was made", dir)
-	}
-	return nil
+	return difference(want, got), nil
 }
+
+// difference names the first file that is not as it should be, or none.
+func difference(want, got map[string]string) string {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		switch sum, ok := got[name]; {
+		case !ok:
+			return name + " is missing"
+		case sum != want[name]:
+			return name + " has changed"
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[name]; !ok {
+			return name + " does not belong there"
+		}
+	}
+	return ""
+}
+
+var errIrregular = errors.New("neither a file nor a folder nor a link")
 
 func scan(dir string) (map[string]string, error) {
 	var (
@@ -85,7 +112,7 @@ func scan(dir string) (map[string]string, error) {
 			mu.Unlock()
 			return err
 		case !d.Type().IsRegular():
-			return fmt.Errorf("%s is neither a file nor a folder nor a link", p)
+			return fmt.Errorf("%s: %w", rel, errIrregular)
 		}
 		work <- rel
 		return nil

@@ -58,13 +58,14 @@ type Options struct {
 	Log func(string)
 	// Keyring replaces Debian's archive keys.
 	Keyring []byte
+	// Offline takes packages from the cache alone.
+	Offline bool
 }
 
 // Tools is a folder with tools.
 type Tools struct {
-	dir    string
-	arch   arch.Arch
-	digest string
+	dir  string
+	arch arch.Arch
 }
 
 // Ensure returns the tools of a set. They are resolved once: as long as the cache
@@ -78,7 +79,7 @@ func Ensure(ctx context.Context, set Set, o Options) (*Tools, error) {
 	if errors.As(err, new(*deb.NotFoundError)) {
 		// Packages are lost from the cache and replaced in the archive. Nothing asked
 		// for exactly these, so newer ones do.
-		if err := o.Cache.Forget(lockKind, lockKey(set, host)); err != nil {
+		if err := o.Cache.Forget(ctx, lockKind, lockKey(set, host)); err != nil {
 			return nil, err
 		}
 		t, err = ensure(ctx, set, host, o)
@@ -98,15 +99,12 @@ func ensure(ctx context.Context, set Set, host arch.Arch, o Options) (*Tools, er
 	if err != nil {
 		return nil, err
 	}
-	dir, err := o.Cache.Dir("tools", cache.Key("tools", formatVersion, digest), func(tmp string) error { return unpack(ctx, lock, o, tmp) })
+	dir, err := o.Cache.Dir(ctx, "tools", cache.Key("tools", formatVersion, digest), func(tmp string) error { return unpack(ctx, lock, o, tmp) })
 	if err != nil {
 		return nil, err
 	}
-	return &Tools{dir: dir, arch: host, digest: digest}, nil
+	return &Tools{dir: dir, arch: host}, nil
 }
-
-// Digest names the exact packages the tools are from.
-func (t *Tools) Digest() string { return t.digest }
 
 // lockKind is the kind of folders with locks in the cache.
 const lockKind = "tool-locks"
@@ -124,12 +122,12 @@ func roots(set Set) []string {
 
 // resolve returns the lock of the set, from the cache if it was resolved before.
 func resolve(ctx context.Context, set Set, host arch.Arch, o Options) (*deb.Lock, error) {
-	dir, err := o.Cache.Dir(lockKind, lockKey(set, host), func(tmp string) error {
+	dir, err := o.Cache.Dir(ctx, lockKind, lockKey(set, host), func(tmp string) error {
 		mirror, err := deb.FindMirror(o.Mirror, "/etc/apt")
 		if err != nil {
 			return err
 		}
-		a := &deb.Archive{Mirror: mirror, Suite: Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring}
+		a := &deb.Archive{Mirror: mirror, Suite: Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring, Offline: o.Offline}
 		l, err := a.Resolve(ctx, host.Debian, deb.Request{Roots: roots(set), Exclude: excluded})
 		if err != nil {
 			return err

@@ -144,7 +144,7 @@ func TestToolsAreResolvedOnce(t *testing.T) {
 	publish(t, d, "2")
 	d.Requests()
 	again, err := Ensure(ctx, Set{"tool"}, o)
-	if err != nil || again.Digest() != first.Digest() || again.Dir() != first.Dir() {
+	if err != nil || again.Dir() != first.Dir() {
 		t.Errorf("%+v, then %+v, %v", first, again, err)
 	}
 	if r := d.Requests(); len(r) != 0 {
@@ -174,7 +174,7 @@ func TestToolsThatAreLostAreResolvedAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := os.ReadFile(again.Path("/usr/sbin/tool")); err != nil || string(b) != "\x7fELF 2" || again.Digest() == first.Digest() {
+	if b, err := os.ReadFile(again.Path("/usr/sbin/tool")); err != nil || string(b) != "\x7fELF 2" || again.Dir() == first.Dir() {
 		t.Errorf("the tool is %q, %v", b, err)
 	}
 }

@@ -22,7 +22,7 @@ const (
 var needless = []string{"usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "var", "etc", "boot"}
 
 func unpack(ctx context.Context, l *deb.Lock, o Options, dir string) error {
-	a := &deb.Archive{Suite: l.Suite, Components: l.Components, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring}
+	a := &deb.Archive{Suite: l.Suite, Components: l.Components, Cache: o.Cache, Now: o.Now, Keyring: o.Keyring, Offline: o.Offline}
 	var err error
 	if a.Mirror, err = deb.FindMirror(o.Mirror, "/etc/apt"); err != nil {
 		return err
