@@ -15,6 +15,7 @@ import (
 	"github.com/kiln-os/kiln/images/deb/debtest"
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/fetch"
 )
 
 var ctx = context.Background()
@@ -168,17 +169,17 @@ func TestBrokenTransfersAreTriedAgain(t *testing.T) {
 	d := debtest.New(t)
 	d.Publish("trixie", "amd64", nil, hello()...)
 	a := open(t, d)
-	d.Break("dists/trixie/InRelease", tries-1)
+	d.Break("dists/trixie/InRelease", fetch.Tries-1)
 	l, err := a.Resolve(ctx, "amd64", Request{Roots: []string{"hello"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Break(l.Packages[0].Filename, tries-1)
+	d.Break(l.Packages[0].Filename, fetch.Tries-1)
 	if _, err := a.Fetch(ctx, l, nil); err != nil {
 		t.Error(err)
 	}
 	a = open(t, d)
-	d.Break(l.Packages[0].Filename, tries)
+	d.Break(l.Packages[0].Filename, fetch.Tries)
 	if _, err := a.Fetch(ctx, l, nil); err == nil || !strings.Contains(err.Error(), "hello 2.10-3") {
 		t.Errorf("error %v", err)
 	}

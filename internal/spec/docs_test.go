@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"encoding"
 	"os"
 	"reflect"
 	"strings"
@@ -37,7 +38,7 @@ func TestReferenceIsComplete(t *testing.T) {
 func settings(t reflect.Type, prefix string, into map[string]bool) {
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, ft := prefix+jsonKey(f), f.Type
+		name, ft := prefix+key(f), f.Type
 		if ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}
@@ -54,4 +55,11 @@ func settings(t reflect.Type, prefix string, into map[string]bool) {
 			into[name] = true
 		}
 	}
+}
+
+var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+func key(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
 }

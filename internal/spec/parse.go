@@ -1,7 +1,12 @@
 package spec
 
 import (
+	"net/netip"
+	"reflect"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/strict"
 )
 
 // Known is what the program that reads the file can build.
@@ -21,12 +26,20 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 		list.Sort()
 		return &Cluster{}, list
 	}
-	d := &decoder{doc: doc, bad: map[string]bool{}}
+	d := &strict.Decoder{Doc: doc, Forms: textForms}
 	c := &Cluster{}
-	d.decode(c)
+	d.Decode(c, "a cluster file", "want apiVersion, kind, name, nodes")
 	c.applyDefaults()
-	v := &validator{decoder: d, c: c, known: known}
+	v := &validator{doc: doc, list: &d.List, isBad: d.Bad, c: c, known: known}
 	v.validate()
-	d.list.Sort()
-	return c, d.list
+	d.List.Sort()
+	return c, d.List
+}
+
+// textForms says how values of the types that parse themselves are written.
+var textForms = map[reflect.Type][2]string{
+	reflect.TypeFor[netip.Prefix]():      {"an address with a prefix length", "such as 10.0.2.15/24"},
+	reflect.TypeFor[netip.Addr]():        {"an IP address", "such as 10.0.2.2"},
+	reflect.TypeFor[Duration]():          {"a duration of 0s or more", "such as 24h or 90m"},
+	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
 }

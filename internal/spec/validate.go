@@ -13,13 +13,16 @@ import (
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/strict"
 	"github.com/kiln-os/kiln/pki"
 )
 
 // validator checks what the values mean. Values that decoding rejected are zero
 // here and already reported.
 type validator struct {
-	*decoder
+	doc   *diag.Document
+	list  *diag.List
+	isBad func(diag.Path) bool // decoding rejected the value there
 	c     *Cluster
 	known Known
 }
@@ -95,7 +98,7 @@ func (v *validator) oneOf(p diag.Path, value string, set []string, what string) 
 	if len(set) == 0 {
 		want = "this program knows none"
 	}
-	if near := nearest(value, set); near != "" && len(set) > 1 {
+	if near := strict.Nearest(value, set); near != "" && len(set) > 1 {
 		want = "did you mean " + near + "? All: " + strings.Join(set, ", ")
 	}
 	v.bad(p, want, "%q is not a known %s", value, what)

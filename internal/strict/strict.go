@@ -1,55 +1,61 @@
-package spec
+// Package strict decodes YAML documents that people wrote: an unknown key, a wrong
+// type or a key that is there twice is a mistake with its place, and costs its own
+// value only, so that one run reports every mistake.
+package strict
 
 import (
 	"encoding"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 )
 
-// decoder turns the document into a Cluster. It walks nodes and Go types side by
-// side, so that an unknown key or a wrong type costs its own value only: the rest
-// is still decoded and validated.
-type decoder struct {
-	doc  *diag.Document
-	list diag.List
+// Decoder turns a document into a value of a Go type. It walks nodes and Go types
+// side by side, so that the rest is still decoded and validated when a value is not.
+type Decoder struct {
+	Doc  *diag.Document
+	List diag.List
+	// Forms says how values of types that parse themselves are written: what a value
+	// is, and an example ("an IP address", "such as 10.0.2.2").
+	Forms map[reflect.Type][2]string
 	// bad holds the paths whose value was dropped; nothing below them is reported again.
 	bad map[string]bool
 }
 
-// decode fills c from the document.
-func (d *decoder) decode(c *Cluster) {
-	if d.doc.Root.Kind != yaml.MappingNode {
-		d.reject(d.doc.Root, nil, "a cluster file is a mapping, this is "+describe(d.doc.Root), "want apiVersion, kind, name, nodes")
+// Decode fills into, a pointer to a struct, from the document. The struct's fields
+// have json tags. what names the kind of document, want its first keys.
+func (d *Decoder) Decode(into any, what, want string) {
+	d.bad = map[string]bool{}
+	if d.Doc.Root.Kind != yaml.MappingNode {
+		d.reject(d.Doc.Root, nil, what+" is a mapping, this is "+describe(d.Doc.Root), want)
 		return
 	}
-	clean, err := json.Marshal(d.value(d.doc.Root, reflect.TypeFor[Cluster](), nil))
+	clean, err := json.Marshal(d.value(d.Doc.Root, reflect.TypeOf(into).Elem(), nil))
 	if err == nil {
-		err = sigsyaml.UnmarshalStrict(clean, c)
+		err = sigsyaml.UnmarshalStrict(clean, into)
 	}
 	if err != nil {
-		d.list.Add(d.doc.At(nil, "cannot be decoded: "+err.Error(), ""))
+		d.List.Add(d.Doc.At(nil, "cannot be decoded: "+err.Error(), ""))
 	}
 }
 
 // reject reports a node whose value cannot be used.
-func (d *decoder) reject(n *yaml.Node, p diag.Path, message, want string) any {
+func (d *Decoder) reject(n *yaml.Node, p diag.Path, message, want string) any {
 	d.bad[p.String()] = true
-	d.list.Add(d.doc.AtNode(n, p, message, want))
+	d.List.Add(d.Doc.AtNode(n, p, message, want))
 	return nil
 }
 
-// isBad reports whether p or something above it was rejected.
-func (d *decoder) isBad(p diag.Path) bool {
+// Bad reports whether p or something above it was rejected.
+func (d *Decoder) Bad(p diag.Path) bool {
 	for i := len(p); i >= 0; i-- {
 		if d.bad[p[:i].String()] {
 			return true
@@ -60,17 +66,9 @@ func (d *decoder) isBad(p diag.Path) bool {
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 
-// textForms says how values of the types that parse themselves are written.
-var textForms = map[reflect.Type][2]string{
-	reflect.TypeFor[netip.Prefix]():      {"an address with a prefix length", "such as 10.0.2.15/24"},
-	reflect.TypeFor[netip.Addr]():        {"an IP address", "such as 10.0.2.2"},
-	reflect.TypeFor[Duration]():          {"a duration of 0s or more", "such as 24h or 90m"},
-	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
-}
-
 // value checks n against t and returns what encoding/json makes of it; nil is
 // absent or rejected.
-func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
+func (d *Decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Tag == "!!null" {
 		return nil
 	}
@@ -100,6 +98,12 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 			out[i] = d.value(item, t.Elem(), q)
 		}
 		return out
+	case reflect.Int64:
+		// JSON has no other numbers than YAML's decimal ones.
+		if i, err := strconv.ParseInt(n.Value, 10, 64); err == nil && n.Tag == "!!int" {
+			return i
+		}
+		return d.reject(n, p, "is "+describe(n)+", not a whole number", "")
 	case reflect.String:
 		if n.Kind != yaml.ScalarNode {
 			return d.reject(n, p, "is "+describe(n)+", not text", "")
@@ -113,8 +117,8 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	return d.reject(n, p, "has a type this program cannot decode: "+t.String(), "")
 }
 
-func (d *decoder) text(n *yaml.Node, t reflect.Type, p diag.Path) any {
-	form, ok := textForms[t]
+func (d *Decoder) text(n *yaml.Node, t reflect.Type, p diag.Path) any {
+	form, ok := d.Forms[t]
 	if !ok {
 		form = [2]string{"a " + t.Name(), ""}
 	}
@@ -129,7 +133,7 @@ func (d *decoder) text(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	return n.Value
 }
 
-func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
+func (d *Decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Kind != yaml.MappingNode {
 		return d.reject(n, p, "is "+describe(n)+", not a mapping", "want the keys "+strings.Join(keys(t), ", "))
 	}
@@ -142,7 +146,7 @@ func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 		ft, ok := fields[key.Value]
 		if !ok {
 			want := "want one of " + strings.Join(keys(t), ", ")
-			if s := nearest(key.Value, keys(t)); s != "" {
+			if s := Nearest(key.Value, keys(t)); s != "" {
 				want = "did you mean " + s + "?"
 			}
 			d.reject(key, p.Child(key.Value), fmt.Sprintf("unknown key %q", key.Value), want)
@@ -153,7 +157,7 @@ func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	return out
 }
 
-func (d *decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
+func (d *Decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Kind != yaml.MappingNode {
 		return d.reject(n, p, "is "+describe(n)+", not a mapping", "want key: value")
 	}
@@ -166,7 +170,7 @@ func (d *decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
 
 // pairs yields the key and value nodes of a mapping, without duplicates and
 // without keys that are no text; those are reported.
-func (d *decoder) pairs(n *yaml.Node, p diag.Path) func(func(k, v *yaml.Node) bool) {
+func (d *Decoder) pairs(n *yaml.Node, p diag.Path) func(func(k, v *yaml.Node) bool) {
 	return func(yield func(k, v *yaml.Node) bool) {
 		first := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -177,7 +181,7 @@ func (d *decoder) pairs(n *yaml.Node, p diag.Path) func(func(k, v *yaml.Node) bo
 			}
 			if line, dup := first[key.Value]; dup {
 				// The value of the first one stands.
-				d.list.Add(d.doc.AtNode(key, p.Child(key.Value), fmt.Sprintf("key %q is there twice", key.Value), fmt.Sprintf("the first one is in line %d", line)))
+				d.List.Add(d.Doc.AtNode(key, p.Child(key.Value), fmt.Sprintf("key %q is there twice", key.Value), fmt.Sprintf("the first one is in line %d", line)))
 				continue
 			}
 			first[key.Value] = key.Line
@@ -221,8 +225,8 @@ func describe(n *yaml.Node) string {
 	return "text"
 }
 
-// nearest returns the candidate that s was probably meant to be, or "".
-func nearest(s string, candidates []string) string {
+// Nearest returns the candidate that s was probably meant to be, or "".
+func Nearest(s string, candidates []string) string {
 	best, bestDist := "", min(1+max(2, len(s)/3), len(s))
 	for _, c := range candidates {
 		if dist := distance(strings.ToLower(s), strings.ToLower(c)); dist < bestDist {
