@@ -64,7 +64,7 @@ func images(t *testing.T) map[string]oci.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := Images(packages(), a, built(t))
+	list, err := Images(packages(), a, built(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,13 +210,13 @@ func TestErrors(t *testing.T) {
 	} {
 		os := packages()
 		os.Delete(c.without)
-		if _, err := Images(os, a, built(t)); err == nil || !strings.Contains(err.Error(), c.words) {
+		if _, err := Images(os, a, built(t), nil); err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("without %s: error %v", c.without, err)
 		}
 	}
 	r := built(t)
 	r.Binaries = slices.DeleteFunc(r.Binaries, func(b payload.Binary) bool { return b.Name == payload.Etcd })
-	if _, err := Images(packages(), a, r); err == nil || !strings.Contains(err.Error(), `"etcd"`) {
+	if _, err := Images(packages(), a, r, nil); err == nil || !strings.Contains(err.Error(), `"etcd"`) {
 		t.Errorf("without etcd: error %v", err)
 	}
 }

@@ -12,7 +12,10 @@ import (
 // Known is what the program that reads the file can build.
 type Known struct {
 	Profiles []string
-	Versions []string // of Kubernetes: "v1.37.2"
+	Versions []string // of Kubernetes, compiled: "v1.37.2"
+	// Release reads a payload manifest, whose path is as the cluster file has it, and
+	// returns its version of Kubernetes and what is wrong with it. Nil checks nothing.
+	Release func(manifest string) (version string, mistakes diag.List)
 }
 
 // Parse reads a cluster file, applies defaults and validates. filename is only

@@ -60,7 +60,7 @@ func (v *validator) validate() {
 	if p := (diag.Path{"name"}); v.required(p, "want a name for the cluster, such as kiln") && len(validation.IsDNS1123Label(v.c.Name)) > 0 {
 		v.bad(p, "want at most 63 of a-z, 0-9 and -, with a letter or digit at both ends", "%q is not a DNS label", v.c.Name)
 	}
-	v.oneOf(diag.Path{"kubernetesVersion"}, v.c.KubernetesVersion, v.known.Versions, "Kubernetes version")
+	v.payload()
 	var algs []string
 	for _, a := range pki.Algorithms() {
 		algs = append(algs, string(a))
@@ -79,6 +79,44 @@ func (v *validator) validate() {
 	subnets := v.network()
 	v.nodes(subnets)
 	v.checkSingleNode()
+}
+
+// payload checks where the programs come from, and that it has the version of
+// Kubernetes that is asked for.
+func (v *validator) payload() {
+	p := diag.Path{"payload"}
+	pl, versions := v.c.Payload, v.known.Versions
+	want := "want " + strings.Join(versions, " or ") + ", which is compiled, or payload.source: release"
+	switch manifest := p.Child("manifest"); pl.Source {
+	case PayloadRelease:
+		if !v.required(manifest, "want the path of a payload manifest, such as payload.yaml") {
+			return
+		}
+		if pl.Manifest == "" {
+			v.bad(manifest, "want the path of a payload manifest, such as payload.yaml", "is empty")
+			return
+		}
+		if v.isBad(manifest) || v.known.Release == nil {
+			return
+		}
+		version, list := v.known.Release(pl.Manifest)
+		*v.list = append(*v.list, list...)
+		if len(list) > 0 {
+			return // its version may be one of the mistakes
+		}
+		versions = []string{version}
+		want = "want " + version + ", the version in " + pl.Manifest
+	case PayloadCompile:
+		if v.doc.Has(manifest) {
+			v.bad(manifest, "set payload.source to release, or remove the manifest", "what is compiled has no manifest")
+		}
+	default:
+		v.oneOf(p.Child("source"), string(pl.Source), []string{string(PayloadCompile), string(PayloadRelease)}, "source of the payload")
+		return
+	}
+	if !slices.Contains(versions, v.c.KubernetesVersion) {
+		v.bad(diag.Path{"kubernetesVersion"}, want, "there is no payload of Kubernetes %q", v.c.KubernetesVersion)
+	}
 }
 
 // checkSingleNode holds the one rule that this version of Kiln builds clusters of

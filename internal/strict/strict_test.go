@@ -34,7 +34,7 @@ func TestEveryMistakeCostsItsOwnValueOnly(t *testing.T) {
 	const want = `f:1:7: name: is a number, not text; put it in quotes: "1"
 f:2:7: size: is text, not a whole number
 f:4:3: items[0].ur: unknown key "ur"; did you mean url?
-f:6:11: items[2].url: key "url" is there twice; the first one is in line 6`
+f:6:12: items[2].url: key "url" is there twice; the first one is in line 6`
 	if got := list.Error(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
