@@ -116,14 +116,20 @@ func (o Options) binary(ctx context.Context, m *Manifest, b Binary) ([]payload.B
 	if err != nil {
 		return nil, err
 	}
+	return o.programsOf(file, b)
+}
+
+// programsOf takes the programs out of an entry's file and checks them.
+func (o Options) programsOf(file string, b Binary) ([]payload.Binary, error) {
 	dir := ""
 	if len(b.Members) > 0 {
+		var err error
 		if dir, err = o.unpack(file, b); err != nil {
 			return nil, err
 		}
 	}
 	var list []payload.Binary
-	for program := range b.programs() {
+	for _, program := range sortedKeys(b.programs()) {
 		path := file
 		if dir != "" {
 			path = filepath.Join(dir, program)

@@ -126,7 +126,6 @@ func (m *Manifest) Kubernetes() string {
 	return ""
 }
 
-
 // Missing reports what the nodes of an architecture need and the manifest has not.
 func (m *Manifest) Missing(goarch string) diag.List {
 	have := map[string]bool{}
