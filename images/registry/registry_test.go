@@ -254,13 +254,13 @@ func TestWhatRegistriesGetWrong(t *testing.T) {
 				_, _ = w.Write([]byte("short"))
 			}
 			return isBlob(r)
-		}, []string{"sha256:"}},
+		}, []string{"EOF"}},
 		"other blob": {func(w http.ResponseWriter, r *http.Request) bool {
 			if isBlob(r) {
 				_, _ = w.Write([]byte("other"))
 			}
 			return isBlob(r)
-		}, []string{"sha256:"}},
+		}, []string{"configuration: sha256:", "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa"}},
 		"other manifest": {func(w http.ResponseWriter, r *http.Request) bool {
 			if isManifest(r) {
 				w.Header().Set("Content-Type", string(types.OCIManifestSchema1))

@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -280,6 +282,9 @@ func on(path string, h http.HandlerFunc) func(http.ResponseWriter, *http.Request
 }
 
 func TestGetRefuses(t *testing.T) {
+	f := newFixture(t)
+	f.Files["kubelet"] = append(slices.Clone(f.Files["kubelet"]), 0) // another file than kubectl's
+	kubelet, files, m := sum(f.Files["kubelet"]), f.Files, f.pinned()
 	for name, c := range map[string]struct {
 		change func(f *fixture)
 		words  []string
@@ -298,11 +303,8 @@ func TestGetRefuses(t *testing.T) {
 		}, []string{"redirects more than 10 times"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t)
-			f.Files["kubelet"] = append([]byte(nil), f.Files["kubelet"]...) // another file than kubectl's
-			f.Files["kubelet"] = append(f.Files["kubelet"], 0)
-			kubelet := sum(f.Files["kubelet"])
-			m := f.pinned()
+			f.t, f.Handler, f.Files = t, nil, maps.Clone(files)
+			f.Files["kubelet"] = slices.Clone(files["kubelet"])
 			f.fresh()
 			c.change(f)
 			_, err := Get(t.Context(), m, f.opts)
