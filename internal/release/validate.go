@@ -39,7 +39,9 @@ func (v *validator) required(p diag.Path, want string) bool {
 
 var (
 	versionForm = regexp.MustCompile(`^v?[0-9]+(\.[0-9]+){1,3}([-+][0-9A-Za-z.+-]+)?$`)
-	hexForm     = regexp.MustCompile(`^[0-9a-f]+$`)
+	// registryForm is a host with a dot or a port, perhaps with a path.
+	registryForm = regexp.MustCompile(`^[a-z0-9-]+((\.[a-z0-9-]+)+(:[0-9]+)?|:[0-9]+)(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+	hexForm      = regexp.MustCompile(`^[0-9a-f]+$`)
 )
 
 func (v *validator) validate() {
@@ -53,7 +55,7 @@ func (v *validator) validate() {
 		v.url(diag.Path{"baseURL"}, v.m.BaseURL)
 	}
 	if v.m.Registry != "" {
-		if _, err := name.NewRepository(v.m.Registry+"/x", name.StrictValidation); err != nil {
+		if !registryForm.MatchString(v.m.Registry) {
 			v.bad(diag.Path{"registry"}, "such as registry.example.com/mirror", "%q is not a registry", v.m.Registry)
 		}
 	}

@@ -112,7 +112,7 @@ func hasVersion(r io.Reader, version string) (bool, error) {
 	b := bufio.NewReaderSize(r, 1<<20)
 	var before byte
 	for {
-		// A window that has room for a byte after the text.
+		// A window that has room for two bytes after the text.
 		window, err := b.Peek(1 << 20)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
@@ -123,16 +123,14 @@ func hasVersion(r io.Reader, version string) (bool, error) {
 				break
 			}
 			start, end := i+n, i+n+len(text)
-			prev, next := before, byte(0)
+			if end+2 > len(window) && err == nil {
+				break // the next window has it with what follows
+			}
+			prev := before
 			if start > 0 {
 				prev = window[start-1]
 			}
-			if end < len(window) {
-				next = window[end]
-			} else if err == nil {
-				break // the next window has it with what follows
-			}
-			if !isDigit(prev) && prev != '.' && !isDigit(next) {
+			if !isDigit(prev) && prev != '.' && !extends(window[end:]) {
 				return true, nil
 			}
 			i = start + 1
@@ -140,12 +138,19 @@ func hasVersion(r io.Reader, version string) (bool, error) {
 		if err != nil {
 			return false, nil
 		}
-		step := len(window) - len(text) - 1
+		step := len(window) - len(text) - 2
 		before = window[step-1]
 		if _, err := b.Discard(step); err != nil {
 			return false, err
 		}
 	}
+}
+
+// extends reports whether what follows a version makes it another: a digit, or a dot
+// and a digit.
+func extends(rest []byte) bool {
+	rest = bytes.TrimPrefix(rest, []byte("."))
+	return len(rest) > 0 && isDigit(rest[0])
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
