@@ -17,6 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kiln-os/kiln/images/elfdeps/elftest"
+	"github.com/kiln-os/kiln/images/oci"
+	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/release/releasetest"
@@ -225,8 +228,18 @@ func TestPinRefuses(t *testing.T) {
 			},
 			[]string{"its SHA-512 is", "the manifest says 0a0a"},
 		},
-		"web page":   {func(f *fixture) { f.Handler = html }, []string{"web page (text/html)", "payload.yaml:10:10:", "payload.yaml:14:10:"}},
-		"not there":  {func(f *fixture) { delete(f.Files, "kubectl") }, []string{"kubectl v", "no such file (404)", "payload.yaml:14:10:"}},
+		"web page":  {func(f *fixture) { f.Handler = html }, []string{"web page (text/html)", "payload.yaml:10:10:", "payload.yaml:14:10:"}},
+		"not there": {func(f *fixture) { delete(f.Files, "kubectl") }, []string{"kubectl v", "no such file (404)", "payload.yaml:14:10:"}},
+		"not there for one architecture": {
+			func(f *fixture) {
+				f.write(strings.Replace(f.text(), "binaries:\n", "binaries:\n  - name: kubelet\n    version: "+payload.KubernetesVersion+"\n    arch: arm64\n    url: arm64/kubelet\n", 1))
+			},
+			[]string{"payload.yaml:10:10: kubelet " + payload.KubernetesVersion + " for arm64 from ", "/arm64/kubelet: the server has no such file (404)"},
+		},
+		"other architecture": {
+			func(f *fixture) { f.write(strings.Replace(f.text(), "arch: amd64", "arch: arm64", 1)) },
+			[]string{"for arm64", "EM_X86_64"},
+		},
 		"empty":      {func(f *fixture) { f.Files["kubectl"] = nil }, []string{"the file is empty"}},
 		"no program": {func(f *fixture) { f.Files["kubectl"] = []byte("#!/bin/sh\n") }, []string{"no ELF program"}},
 		"no tag":     {func(f *fixture) { f.write(strings.Replace(f.text(), "/pause:v1", "/pause:v2", 1)) }, []string{"image pause", "the registry has no such image"}},
@@ -375,4 +388,79 @@ func TestArchives(t *testing.T) {
 	f.Files["containerd.tar.gz"] = []byte("PK\x03\x04xxxx")
 	_, err = Pin(t.Context(), f.load(true), false, f.opts)
 	expect(t, err, "zip archive")
+}
+
+// An image with a name that its content does not deserve.
+func TestImageRefuses(t *testing.T) {
+	b, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dynamic := append(elftest.File{Interp: "/lib64/ld-linux-x86-64.so.2", Needed: []string{"libc.so.6"}}.Bytes(), payload.PauseVersion...)
+	other := append(elftest.File{}.Bytes(), "3.10.1"...)
+	for name, c := range map[string]struct {
+		image, version, entrypoint string
+		files                      map[string][]byte
+		words                      string
+	}{
+		"right":                {"kube-proxy", payload.KubernetesVersion, "", map[string][]byte{"usr/local/bin/kube-proxy": b}, ""},
+		"elsewhere in PATH":    {"etcd", payload.EtcdVersion, "/x", map[string][]byte{"usr/bin/etcd": b}, ""},
+		"not where pods look":  {"kube-proxy", payload.KubernetesVersion, "/kube-proxy", map[string][]byte{"kube-proxy": b}, "no program /usr/local/bin/kube-proxy"},
+		"none":                 {"kube-apiserver", payload.KubernetesVersion, "/x", map[string][]byte{"x": b}, "no kube-apiserver in usr/local/sbin"},
+		"no entrypoint":        {"pause", payload.PauseVersion, "", map[string][]byte{"pause": b}, "its entrypoint is []"},
+		"half of flannel":      {"flannel", payload.FlannelVersion, "", map[string][]byte{"opt/bin/flanneld": b}, "/opt/bin/install-conf"},
+		"another version":      {"pause", payload.PauseVersion, "/pause", map[string][]byte{"pause": other}, "/pause: it does not have the text " + payload.PauseVersion},
+		"library not there":    {"pause", payload.PauseVersion, "/pause", map[string][]byte{"pause": dynamic}, "ld-linux-x86-64.so.2"},
+		"a text is no program": {"coredns", payload.CoreDNSVersion, "/coredns", map[string][]byte{"coredns": []byte("#!/bin/sh")}, "no ELF program"},
+	} {
+		root := tree.New()
+		for p, bytes := range c.files {
+			file := filepath.Join(t.TempDir(), "content")
+			if err := os.WriteFile(file, bytes, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			root.Set(p, &tree.Entry{Type: tree.File, Mode: 0o755, Content: tree.HostFile{Path: file, Len: int64(len(bytes))}})
+		}
+		img := oci.Image{Layers: []*tree.Tree{root}}
+		if c.entrypoint != "" {
+			img.Entrypoint = []string{c.entrypoint}
+		}
+		err := checkImage(img, Image{Name: c.image, Version: c.version}, amd64(t))
+		if c.words == "" && err != nil || c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words)) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// The manifests in the guide and in the help text are read, as far as they go.
+func TestExamples(t *testing.T) {
+	for file, want := range map[string]int{"../../docs/guide.md": 1, "../../cmd/imagegen/payload.go": 1} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found int
+		lines := strings.Split(string(b), "\n")
+		for i, l := range lines {
+			if strings.TrimSpace(l) != "kind: Payload" {
+				continue
+			}
+			found++
+			indent := l[:len(l)-len(strings.TrimLeft(l, " "))]
+			var text strings.Builder
+			for _, l := range lines[i-1:] {
+				if !strings.HasPrefix(l, indent) || strings.HasPrefix(l, "```") {
+					break
+				}
+				text.WriteString(strings.TrimSuffix(strings.TrimPrefix(l, indent), "`,") + "\n")
+			}
+			m, mistakes := parse("example", []byte(text.String()), true)
+			if len(mistakes) > 0 || len(m.Binaries) < 2 || len(m.Images) != 1 {
+				t.Errorf("%s: %v\n%s", file, mistakes, text.String())
+			}
+		}
+		if found != want {
+			t.Errorf("%s has %d manifests", file, found)
+		}
+	}
 }
