@@ -135,7 +135,7 @@ func TestPullOfAnIndex(t *testing.T) {
 }
 
 func TestMediaTypes(t *testing.T) {
-	s, c := server(t), client(t)
+	s := server(t)
 	raw := releasetest.Tar(map[string][]byte{"program": []byte("hello")})
 	var gz, zs bytes.Buffer
 	g := gzip.NewWriter(&gz)
@@ -182,8 +182,7 @@ func TestMediaTypes(t *testing.T) {
 		if img, err = mutate.ConfigFile(img, config); err != nil {
 			t.Fatal(err)
 		}
-		c = client(t)
-		got, err := c.Pull(t.Context(), push(t, s, fmt.Sprint("kind", i), img), get(t, "amd64"))
+		got, err := client(t).Pull(t.Context(), push(t, s, fmt.Sprint("kind", i), img), get(t, "amd64"))
 		if k.words != "" {
 			expect(t, err, "layer 1", k.words)
 		} else if err != nil {

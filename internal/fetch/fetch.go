@@ -61,7 +61,8 @@ var Transport = &http.Transport{
 	ResponseHeaderTimeout: silence,
 	MaxIdleConnsPerHost:   parallel,
 	IdleConnTimeout:       silence,
-	ForceAttemptHTTP2:     true,
+	// A file's bytes are those on the server: what a range begins at, and a digest is of.
+	DisableCompression: true,
 }
 
 var client = &http.Client{Transport: Transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {

@@ -122,6 +122,27 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A server may say that an archive is a compressed form of something else. The archive
+// is what was asked for.
+func TestBytesAreThoseOnTheServer(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if e := r.Header.Get("Accept-Encoding"); e != "" {
+			t.Errorf("asked for %q", e)
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		fmt.Fprint(w, "\x1f\x8bcompressed")
+	}))
+	defer s.Close()
+	f, err := Open(t.Context(), s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if b, err := io.ReadAll(f); err != nil || string(b) != "\x1f\x8bcompressed" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 func TestRetry(t *testing.T) {
 	boom := errors.New("boom")
 	for _, c := range []struct {
@@ -145,9 +166,9 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// Certificate authorities come from SSL_CERT_FILE, and https is not left for http.
-// Go reads the variable once, so another process does.
-func TestTLS(t *testing.T) {
+// Certificate authorities come from SSL_CERT_FILE, proxies from HTTP_PROXY, and https
+// is not left for http. Go reads the variables once, so other processes do.
+func TestEnvironment(t *testing.T) {
 	if url := os.Getenv("TEST_FETCH_URL"); url != "" {
 		f, err := Open(t.Context(), url)
 		if err == nil {
@@ -170,16 +191,19 @@ func TestTLS(t *testing.T) {
 	if err := os.WriteFile(ca, pemOf(s), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ env, path, want string }{
-		{"SSL_CERT_FILE=" + ca, "/", "secure"},
-		{"SSL_CERT_FILE=" + os.DevNull, "/", "certificate"},
-		{"SSL_CERT_FILE=" + ca, "/down", "redirects from https to http"},
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "proxy for ", r.URL) }))
+	defer proxy.Close()
+	for _, c := range []struct{ env, url, want string }{
+		{"SSL_CERT_FILE=" + ca, s.URL + "/", "secure"},
+		{"SSL_CERT_FILE=" + os.DevNull, s.URL + "/", "certificate"},
+		{"SSL_CERT_FILE=" + ca, s.URL + "/down", "redirects from https to http"},
+		{"HTTP_PROXY=" + proxy.URL, "http://downloads.example.com/kubelet", "proxy for http://downloads.example.com/kubelet"},
 	} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestTLS$", "-test.v")
-		cmd.Env = append(os.Environ(), "TEST_FETCH_URL="+s.URL+c.path, "SSL_CERT_DIR="+os.DevNull, c.env)
+		cmd := exec.Command(os.Args[0], "-test.run=^TestEnvironment$", "-test.v")
+		cmd.Env = append(os.Environ(), "TEST_FETCH_URL="+c.url, "SSL_CERT_DIR="+os.DevNull, c.env)
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), c.want) {
-			t.Errorf("%s %s: %v\n%s", c.env, c.path, err, out)
+			t.Errorf("%s %s: %v\n%s", c.env, c.url, err, out)
 		}
 	}
 }

@@ -101,8 +101,8 @@ func (v *validator) payload() {
 		}
 		version, list := v.known.Release(pl.Manifest)
 		*v.list = append(*v.list, list...)
-		if len(list) > 0 {
-			return // its version may be one of the mistakes
+		if len(list) > 0 || version == "" {
+			return // its version, or that it has none, is one of its mistakes
 		}
 		versions = []string{version}
 		want = "want " + version + ", the version in " + pl.Manifest
