@@ -50,6 +50,38 @@ type Binary struct {
 // cache and must not be changed.
 type Result struct{ Binaries []Binary }
 
+// Origin is where a part of a payload comes from: a file that was fetched, or a module
+// that was compiled.
+type Origin struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// From is a URL, an image reference or a module.
+	From string `json:"from,omitempty"`
+	// SHA256 of the file, or of the image's manifest; hexadecimal.
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// KubernetesVersion is that of the Kubernetes programs.
+func (r Result) KubernetesVersion() string {
+	if b, err := r.Get("kubelet"); err == nil { // a release has every program by itself
+		return b.Version
+	}
+	return KubernetesVersion
+}
+
+// Origins describes what was compiled: one per program, with its own digest.
+func (r Result) Origins() []Origin {
+	var out []Origin
+	for _, b := range r.Binaries {
+		o := Origin{Name: b.Name, Version: b.Version, SHA256: b.SHA256}
+		if c, err := component(b.Component); err == nil {
+			o.From = c.Pin
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
 // Get returns the binary with the given name.
 func (r Result) Get(name string) (Binary, error) {
 	i := sort.Search(len(r.Binaries), func(i int) bool { return r.Binaries[i].Name >= name })

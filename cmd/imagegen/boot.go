@@ -63,7 +63,7 @@ with its time.`,
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := a.load(args[0])
+			cl, _, err := a.load(args[0])
 			if err != nil {
 				return err
 			}

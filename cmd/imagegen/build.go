@@ -38,7 +38,7 @@ Kubernetes, which takes minutes.`,
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cluster, err := a.load(args[0])
+			cluster, manifest, err := a.load(args[0])
 			if err != nil {
 				return err
 			}
@@ -49,7 +49,7 @@ Kubernetes, which takes minutes.`,
 			progress := a.reporter()
 			store.Log = progress.Log
 			result, err := build.Run(cmd.Context(), build.Options{
-				Cluster: cluster, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
+				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
 				Release: version.Version, Locked: locked, Offline: offline, Now: time.Now(), Progress: progress,
 			})
 			err = orInterrupted(cmd.Context(), err)

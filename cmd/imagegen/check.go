@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/release"
 	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/payload"
@@ -24,7 +28,7 @@ and column, and what would be right. Nothing is built and nothing is written.`,
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,
 		RunE: func(_ *cobra.Command, args []string) error {
-			c, err := a.load(args[0])
+			c, _, err := a.load(args[0])
 			if err != nil {
 				return err
 			}
@@ -34,19 +38,60 @@ and column, and what would be right. Nothing is built and nothing is written.`,
 	}
 }
 
-// load reads a cluster file and prints its mistakes.
-func (a *app) load(file string) (*spec.Cluster, error) {
+// load reads a cluster file, and the payload manifest that it names, and prints their
+// mistakes. The manifest is nil if the payload is compiled.
+func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w; imagegen init writes a cluster file to start from", err)
+		return nil, nil, fmt.Errorf("%w; imagegen init writes a cluster file to start from", err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, mistakes := spec.Parse(file, data, spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}})
+	var manifest *release.Manifest
+	known := spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}}
+	known.Release = func(name string) (string, diag.List) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(file), name)
+		}
+		m, mistakes := release.Load(name, false)
+		if len(mistakes) > 0 {
+			return "", mistakes
+		}
+		manifest = m
+		return m.Kubernetes(), nil
+	}
+	c, mistakes := spec.Parse(file, data, known)
+	if manifest != nil {
+		lost, err := missingParts(c, manifest)
+		if err != nil {
+			return nil, nil, err
+		}
+		mistakes = append(mistakes, lost...)
+	}
 	mistakes = append(mistakes, render.CheckSnippets(c)...)
 	if mistakes.Sort(); len(mistakes) == 0 {
-		return c, nil
+		return c, manifest, nil
 	}
-	return nil, a.showMistakes(file, mistakes)
+	return nil, nil, a.showMistakes(file, mistakes)
+}
+
+// missingParts reports what a manifest lacks for the architectures of the nodes.
+func missingParts(c *spec.Cluster, m *release.Manifest) (diag.List, error) {
+	var lost diag.List
+	seen := map[string]bool{}
+	for _, n := range c.Nodes {
+		if !slices.Contains(profiles.Names(), n.Profile) {
+			continue // reported
+		}
+		p, err := profiles.Load(n.Profile)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[p.Arch] {
+			seen[p.Arch] = true
+			lost = append(lost, m.Missing(p.Arch)...)
+		}
+	}
+	return lost, nil
 }

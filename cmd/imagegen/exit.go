@@ -10,7 +10,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1   // something failed: the message says what and where
 	exitUsage       = 2   // the command line is wrong
-	exitMistakes    = 3   // the cluster file has mistakes; all of them were printed
+	exitMistakes    = 3   // the cluster file or the payload manifest has mistakes; all of them were printed
 	exitInterrupted = 130 // Ctrl-C or SIGTERM; nothing half-made is left under a final name
 )
 
@@ -19,7 +19,7 @@ const exitCodesHelp = `Exit codes of imagegen:
   0    done
   1    something failed; the message says what, where, and what would be right
   2    the command line is wrong
-  3    the cluster file has mistakes; all of them were printed
+  3    the cluster file or the payload manifest has mistakes; all of them were printed
   130  interrupted; no half-made file is left under a final name
 `
 

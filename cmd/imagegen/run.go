@@ -77,6 +77,9 @@ const environmentHelp = `Environment variables of imagegen:
   KILN_CACHE         folder for downloads and built parts, like --cache
   KILN_MIRROR        Debian mirror, like --mirror
   KILN_PAYLOAD       folder payload of Kiln's source tree, like --payload-dir
+  HTTPS_PROXY        proxy for https, as HTTP_PROXY for http; NO_PROXY lists exceptions
+  SSL_CERT_FILE      certificate authorities of servers, instead of the system's
+  DOCKER_CONFIG      folder of config.json with registries' credentials (default ~/.docker)
   SOURCE_DATE_EPOCH  time on everything in an image, in seconds since 1970
   NO_COLOR           if set, no colours on a terminal
   TERM               if dumb, progress is plain lines, as it is in files and pipes

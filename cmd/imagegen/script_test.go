@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/deb/debtest"
 	"github.com/kiln-os/kiln/internal/progress"
+	"github.com/kiln-os/kiln/internal/release/releasetest"
 )
 
 // The scripts run the real program: the test binary is it when called imagegen.
@@ -27,8 +29,23 @@ func TestScripts(t *testing.T) {
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"events": cmdEvents},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"events": cmdEvents, "release": cmdRelease},
 	})
+}
+
+// cmdRelease is the script command `release FILE`: it serves a small release until the
+// script ends, and writes its payload manifest, without digests.
+func cmdRelease(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: release FILE")
+	}
+	dir := ts.MkAbs("release")
+	program, err := releasetest.Program(dir, "amd64")
+	ts.Check(err)
+	s, err := releasetest.NewServer(program)
+	ts.Check(err)
+	ts.Defer(s.Close)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(s.Manifest()), 0o644))
 }
 
 // cmdEvents is the script command `events FILE`: standard error of the last command

@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +15,7 @@ import (
 	"github.com/kiln-os/kiln/images/deb/debtest"
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/fetch"
 )
 
 var ctx = context.Background()
@@ -170,42 +169,18 @@ func TestBrokenTransfersAreTriedAgain(t *testing.T) {
 	d := debtest.New(t)
 	d.Publish("trixie", "amd64", nil, hello()...)
 	a := open(t, d)
-	d.Break("dists/trixie/InRelease", tries-1)
+	d.Break("dists/trixie/InRelease", fetch.Tries-1)
 	l, err := a.Resolve(ctx, "amd64", Request{Roots: []string{"hello"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Break(l.Packages[0].Filename, tries-1)
+	d.Break(l.Packages[0].Filename, fetch.Tries-1)
 	if _, err := a.Fetch(ctx, l, nil); err != nil {
 		t.Error(err)
 	}
 	a = open(t, d)
-	d.Break(l.Packages[0].Filename, tries)
+	d.Break(l.Packages[0].Filename, fetch.Tries)
 	if _, err := a.Fetch(ctx, l, nil); err == nil || !strings.Contains(err.Error(), "hello 2.10-3") {
-		t.Errorf("error %v", err)
-	}
-}
-
-// TestSilentMirror: a transfer that goes on without a byte ends, and says so.
-func TestSilentMirror(t *testing.T) {
-	before := silence
-	silence = 50 * time.Millisecond
-	defer func() { silence = before }()
-	done := make(chan struct{})
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", "1000")
-		_, _ = w.Write([]byte("half"))
-		w.(http.Flusher).Flush()
-		select {
-		case <-done:
-		case <-r.Context().Done():
-		}
-	}))
-	defer s.Close()
-	defer close(done)
-	a := open(t, debtest.New(t))
-	a.Mirror = s.URL
-	if _, err := a.Release(ctx); err == nil || !strings.Contains(err.Error(), "dists/trixie/InRelease: nothing came from the mirror for 50ms") {
 		t.Errorf("error %v", err)
 	}
 }

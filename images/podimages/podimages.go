@@ -6,7 +6,9 @@ package podimages
 
 import (
 	"fmt"
+	"path"
 	"strings"
+	"sync"
 
 	"github.com/kiln-os/kiln/images/oci"
 	"github.com/kiln-os/kiln/images/tree"
@@ -38,35 +40,53 @@ var pathEnv = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 
 // Images returns all images of a node. os is the tree of the node's packages,
 // merged into /usr; it is not changed. Images share layers as far as they can:
-// one has the Kubernetes programs of four images.
-func Images(os *tree.Tree, a arch.Arch, built payload.Result) ([]oci.Image, error) {
-	c := composer{os: os, built: built}
-	base := c.base()
-	kubernetes := c.kubernetes()
-	netfilter := c.netfilter(a)
-	etcd := c.programs("usr/local/bin", payload.Etcd, payload.Etcdctl)
-	coredns := c.coredns()
-	pause := c.programs("", payload.Pause)
-	flannel := c.programs("opt/bin", payload.Flanneld, payload.FlannelInstallConf)
+// one has the Kubernetes programs of four images, if these are one file. ready are
+// images that need not be composed, by the last part of their names ("kube-proxy").
+func Images(os *tree.Tree, a arch.Arch, built payload.Result, ready map[string]oci.Image) ([]oci.Image, error) {
+	c := &composer{os: os, built: built}
+	base := sync.OnceValue(c.base)
+	netfilter := sync.OnceValue(func() *tree.Tree { return c.netfilter(a) })
+	kubernetes := sync.OnceValue(c.kubernetes)
+	of := func(dir string, programs ...string) func() *tree.Tree {
+		return func() *tree.Tree { return c.programs(dir, programs...) }
+	}
+	program := func(name string) func() *tree.Tree {
+		if _, err := built.Get(payload.Kubernetes); err == nil {
+			return kubernetes
+		}
+		return of("usr/local/bin", name)
+	}
+	at := func(ref string) string { // the constants are of the version that is compiled
+		return strings.TrimSuffix(ref, payload.KubernetesVersion) + built.KubernetesVersion()
+	}
+	var images []oci.Image
+	for _, i := range []struct {
+		ref, entrypoint, user string
+		layers                []func() *tree.Tree
+	}{
+		{Etcd, "/usr/local/bin/etcd", "", []func() *tree.Tree{base, of("usr/local/bin", payload.Etcd, payload.Etcdctl)}},
+		{CoreDNS, "/coredns", nonroot, []func() *tree.Tree{base, c.coredns}},
+		{Pause, "/pause", pauseUser, []func() *tree.Tree{of("", payload.Pause)}},
+		{Flannel, "/opt/bin/flanneld", "", []func() *tree.Tree{base, netfilter, of("opt/bin", payload.Flanneld, payload.FlannelInstallConf)}},
+		{at(Proxy), "/usr/local/bin/kube-proxy", "", []func() *tree.Tree{base, netfilter, program("kube-proxy")}},
+		{at(APIServer), "/usr/local/bin/kube-apiserver", "", []func() *tree.Tree{base, program("kube-apiserver")}},
+		{at(ControllerManager), "/usr/local/bin/kube-controller-manager", "", []func() *tree.Tree{base, program("kube-controller-manager")}},
+		{at(Scheduler), "/usr/local/bin/kube-scheduler", "", []func() *tree.Tree{base, program("kube-scheduler")}},
+	} {
+		name, _, _ := strings.Cut(path.Base(i.ref), ":")
+		if img, ok := ready[name]; ok {
+			img.Ref = i.ref
+			images = append(images, img)
+			continue
+		}
+		img := oci.Image{Ref: i.ref, Arch: a, Entrypoint: []string{i.entrypoint}, Env: pathEnv, User: i.user, WorkingDir: "/"}
+		for _, l := range i.layers {
+			img.Layers = append(img.Layers, l())
+		}
+		images = append(images, img)
+	}
 	if c.err != nil {
 		return nil, fmt.Errorf("container images: %w", c.err)
-	}
-	images := []oci.Image{
-		{Ref: Etcd, Layers: []*tree.Tree{base, etcd}, Entrypoint: []string{"/usr/local/bin/etcd"}, Env: pathEnv},
-		{Ref: CoreDNS, Layers: []*tree.Tree{base, coredns}, Entrypoint: []string{"/coredns"}, Env: pathEnv, User: nonroot},
-		{Ref: Pause, Layers: []*tree.Tree{pause}, Entrypoint: []string{"/pause"}, Env: pathEnv, User: pauseUser},
-		{Ref: Flannel, Layers: []*tree.Tree{base, netfilter, flannel}, Entrypoint: []string{"/opt/bin/flanneld"}, Env: pathEnv},
-		{Ref: Proxy, Layers: []*tree.Tree{base, netfilter, kubernetes}, Entrypoint: []string{"/usr/local/bin/kube-proxy"}, Env: pathEnv},
-	}
-	for ref, program := range map[string]string{
-		APIServer: "kube-apiserver", ControllerManager: "kube-controller-manager", Scheduler: "kube-scheduler",
-	} {
-		images = append(images, oci.Image{
-			Ref: ref, Layers: []*tree.Tree{base, kubernetes}, Entrypoint: []string{"/usr/local/bin/" + program}, Env: pathEnv,
-		})
-	}
-	for i := range images {
-		images[i].Arch, images[i].WorkingDir = a, "/"
 	}
 	return images, nil
 }

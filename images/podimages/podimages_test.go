@@ -64,7 +64,7 @@ func images(t *testing.T) map[string]oci.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := Images(packages(), a, built(t))
+	list, err := Images(packages(), a, built(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,13 +210,56 @@ func TestErrors(t *testing.T) {
 	} {
 		os := packages()
 		os.Delete(c.without)
-		if _, err := Images(os, a, built(t)); err == nil || !strings.Contains(err.Error(), c.words) {
+		if _, err := Images(os, a, built(t), nil); err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("without %s: error %v", c.without, err)
 		}
 	}
 	r := built(t)
 	r.Binaries = slices.DeleteFunc(r.Binaries, func(b payload.Binary) bool { return b.Name == payload.Etcd })
-	if _, err := Images(packages(), a, r); err == nil || !strings.Contains(err.Error(), `"etcd"`) {
+	if _, err := Images(packages(), a, r, nil); err == nil || !strings.Contains(err.Error(), `"etcd"`) {
 		t.Errorf("without etcd: error %v", err)
+	}
+}
+
+// A release has every program by itself, perhaps of another patch release, and images
+// that are made already.
+func TestReleasedPrograms(t *testing.T) {
+	a, err := arch.Get("amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := built(t)
+	r.Binaries = slices.DeleteFunc(r.Binaries, func(b payload.Binary) bool { return b.Name == payload.Kubernetes || b.Name == payload.Etcd })
+	file := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(file, []byte("program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range payload.KubernetesPrograms() {
+		r.Binaries = append(r.Binaries, payload.Binary{Name: n, Path: file, Version: "v1.37.5"})
+	}
+	sort.Slice(r.Binaries, func(i, j int) bool { return r.Binaries[i].Name < r.Binaries[j].Name })
+	root := tree.New()
+	root.AddFile("etcd", 0o755, []byte("released"))
+	ready := map[string]oci.Image{"etcd": {Arch: a, Layers: []*tree.Tree{root}, Entrypoint: []string{"/etcd"}, User: "7"}}
+	list, err := Images(packages(), a, r, ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]oci.Image{}
+	for _, i := range list {
+		all[i.Ref] = i
+	}
+	if i := all[Etcd]; i.User != "7" || i.Layers[0] != root || len(list) != 8 {
+		t.Errorf("%d images, etcd is %+v", len(list), i)
+	}
+	for _, n := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"} {
+		i, ok := all["registry.k8s.io/"+n+":v1.37.5"]
+		if !ok {
+			t.Errorf("no image of %s v1.37.5", n)
+			continue
+		}
+		if e := rootfs(i).Get("usr/local/bin/" + n); e == nil || e.Type != tree.File {
+			t.Errorf("%s: its program is %+v", n, e)
+		}
 	}
 }

@@ -4,6 +4,7 @@
 package arch
 
 import (
+	"debug/elf"
 	"fmt"
 	"sort"
 	"strings"
@@ -33,6 +34,9 @@ type Arch struct {
 	Loader string
 	// Triplet is Debian's multiarch library folder under /usr/lib.
 	Triplet string
+	// ELFMachine and ELFClass are those of programs; all byte orders are little-endian.
+	ELFMachine elf.Machine
+	ELFClass   elf.Class
 	// Partition types of the Discoverable Partitions Specification.
 	RootType, UsrType, UsrVerityType string
 	// RepartSuffix is systemd's architecture name in partition type identifiers ("usr-x86-64").
@@ -57,6 +61,7 @@ var table = []Arch{
 		Go: "amd64", Debian: "amd64", Kernel: "linux-image-cloud-amd64", Boot: BootEFI,
 		EFIName: "BOOTX64.EFI", EFIBoot: "systemd-bootx64.efi", EFIStub: "linuxx64.efi.stub",
 		Loader: "/usr/lib64/ld-linux-x86-64.so.2", Triplet: "x86_64-linux-gnu",
+		ELFMachine: elf.EM_X86_64, ELFClass: elf.ELFCLASS64,
 		RootType:      "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
 		UsrType:       "8484680c-9521-48c6-9c11-b0720656f69e",
 		UsrVerityType: "77ff5f63-e7b6-4633-acf4-1565b864c0e6",
@@ -71,6 +76,7 @@ var table = []Arch{
 		Go: "arm64", Debian: "arm64", Kernel: "linux-image-cloud-arm64", Boot: BootEFI,
 		EFIName: "BOOTAA64.EFI", EFIBoot: "systemd-bootaa64.efi", EFIStub: "linuxaa64.efi.stub",
 		Loader: "/usr/lib/ld-linux-aarch64.so.1", Triplet: "aarch64-linux-gnu",
+		ELFMachine: elf.EM_AARCH64, ELFClass: elf.ELFCLASS64,
 		RootType:      "b921b045-1df0-41c3-af44-4c6f280d3fae",
 		UsrType:       "b0e01050-ee5f-4390-949a-9101b17104e9",
 		UsrVerityType: "6e11a4e7-fbca-4ded-b9e9-e1a512bb664e",
@@ -85,6 +91,7 @@ var table = []Arch{
 		Go: "arm", GoARM: "7", Debian: "armhf", Kernel: "linux-image-armmp-lpae", Boot: BootEFI,
 		EFIName: "BOOTARM.EFI", EFIBoot: "systemd-bootarm.efi", EFIStub: "linuxarm.efi.stub",
 		Loader: "/usr/lib/ld-linux-armhf.so.3", Triplet: "arm-linux-gnueabihf",
+		ELFMachine: elf.EM_ARM, ELFClass: elf.ELFCLASS32,
 		RootType:      "69dad710-2ce4-4e3c-b16c-21a1d49abed3",
 		UsrType:       "7d0359a3-02b3-4f0a-865c-654403e70625",
 		UsrVerityType: "c215d751-7bcd-4649-be90-6627490a4c05",
@@ -98,6 +105,7 @@ var table = []Arch{
 	{
 		Go: "ppc64le", Debian: "ppc64el", Kernel: "linux-image-powerpc64le", Boot: BootPReP,
 		Loader: "/usr/lib64/ld64.so.2", Triplet: "powerpc64le-linux-gnu",
+		ELFMachine: elf.EM_PPC64, ELFClass: elf.ELFCLASS64,
 		RootType:      "c31c45e6-3f39-412e-80fb-4809c4980599",
 		UsrType:       "15bb03af-77e7-4d4a-b12b-c0d084f7491c",
 		UsrVerityType: "ee2b9983-21e8-4153-86d9-b6901a54d1ce",

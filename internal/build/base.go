@@ -24,7 +24,6 @@ import (
 	"github.com/kiln-os/kiln/images/uki"
 	"github.com/kiln-os/kiln/images/verity"
 	"github.com/kiln-os/kiln/internal/arch"
-	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
 )
 
@@ -37,6 +36,7 @@ type base struct {
 	RootHash string   `json:"rootHash"`
 	Kernel   string   `json:"kernel"`
 	Images   []string `json:"images"` // container images, by name
+	Payload  Payload  `json:"payload"`
 }
 
 const (
@@ -53,7 +53,7 @@ type inputs struct {
 	profile  profiles.Profile
 	packages *tree.Tree
 	programs programs
-	payload  payload.Result
+	payload  payloadParts
 	time     time.Time
 	release  string
 }
@@ -67,6 +67,9 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 		return err
 	}
 	if err := osbase.Configure(t, installed, vars, in.release); err != nil {
+		return err
+	}
+	if err := describePayload(t, in); err != nil {
 		return err
 	}
 	kernel, err := osbase.KernelVersion(t)
@@ -132,7 +135,7 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err != nil {
 		return fmt.Errorf("unified kernel image: %w", err)
 	}
-	about, err := json.MarshalIndent(base{RootHash: hex.EncodeToString(hash[:]), Kernel: kernel, Images: names}, "", "  ")
+	about, err := json.MarshalIndent(base{RootHash: hex.EncodeToString(hash[:]), Kernel: kernel, Images: names, Payload: in.payload.record}, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/internal/release"
 	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
@@ -33,6 +34,8 @@ const (
 	AdminConf  = "admin.conf"       // in SecretsDir
 	LockFile   = "kiln.lock.yaml"   // the Debian packages, as resolved
 	TimesFile  = "build-times.json" // how long each step took
+	// PayloadFile says where each program and image of the payload is from.
+	PayloadFile = "kiln.payload.json"
 )
 
 // ImageName is the file of a node's disk image in the output folder.
@@ -44,6 +47,8 @@ type Options struct {
 	Out     string // output folder; made if absent
 	Mirror  string // see deb.FindMirror
 	Source  string // Kiln's source tree, see payload.FindSource
+	// Payload is where the nodes' programs come from; nil means that they are compiled.
+	Payload *release.Manifest
 	Cache   *cache.Cache
 	Release string // Kiln's version, for os-release
 	Locked  bool   // take the packages of Out's LockFile, and resolve nothing
@@ -192,9 +197,12 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 	if err != nil {
 		return nil, err
 	}
-	o.Progress.Step("compile the payload for " + a.Go)
-	programs, compiled, err := buildPrograms(ctx, o, a)
+	o.Progress.Step(payloadStep(o, a))
+	programs, parts, err := buildPrograms(ctx, o, a)
 	if err != nil {
+		return nil, err
+	}
+	if err := parts.record.write(filepath.Join(o.Out, PayloadFile)); err != nil {
 		return nil, err
 	}
 	o.Progress.Step("resolve and fetch Debian packages")
@@ -206,7 +214,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 	if err != nil {
 		return nil, err
 	}
-	key, err := baseKey(a, p, lock, programs, stamp, o.Release)
+	key, err := baseKey(a, p, lock, programs, parts, stamp, o.Release)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +225,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		if err != nil {
 			return err
 		}
-		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: compiled, time: stamp, release: o.Release}, tmp, step)
+		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: parts, time: stamp, release: o.Release}, tmp, step)
 	})
 	if err != nil {
 		return nil, err

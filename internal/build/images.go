@@ -14,7 +14,7 @@ const imagesDir = "usr/share/kiln/images"
 // addImages composes the container images out of the node's packages and the
 // payload, puts them into t, and returns their names.
 func addImages(t *tree.Tree, in inputs) ([]string, error) {
-	images, err := podimages.Images(t, in.arch, in.payload)
+	images, err := podimages.Images(t, in.arch, in.payload.programs, in.payload.images)
 	if err != nil {
 		return nil, err
 	}

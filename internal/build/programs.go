@@ -37,22 +37,23 @@ type programs map[string]program
 
 type program struct{ path, sha256 string }
 
-// buildPrograms compiles the payload and firstboot, as far as the cache does not have them.
-func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, payload.Result, error) {
+// buildPrograms gets the payload, compiled or released, and compiles firstboot, as far
+// as the cache does not have them.
+func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, payloadParts, error) {
 	source, err := payload.FindSource(o.Source)
 	if err != nil {
-		return nil, payload.Result{}, err
+		return nil, payloadParts{}, err
 	}
-	r, err := payload.Build(ctx, payload.Options{Arch: a, CacheDir: o.Cache.Path(), SourceDir: source, Offline: o.Offline, Progress: o.Progress.Log})
+	parts, err := getPayload(ctx, o, a, source)
 	if err != nil {
-		return nil, r, err
+		return nil, parts, err
 	}
 	ps := programs{}
-	for _, b := range r.Binaries {
+	for _, b := range parts.programs.Binaries {
 		ps[b.Name] = program{b.Path, b.SHA256}
 	}
 	ps[firstbootProgram], err = buildFirstboot(ctx, o, a, filepath.Dir(source))
-	return ps, r, err
+	return ps, parts, err
 }
 
 // buildFirstboot compiles firstboot out of the checkout. The go command's own
@@ -99,15 +100,20 @@ func (ps programs) content(name string) (tree.Content, error) {
 
 // osPrograms says where the programs that run outside of containers stand.
 func osPrograms(ps programs) ([]osbase.Program, error) {
-	places := []struct {
+	type place struct {
 		name, path string
 		links      []string
-	}{
-		{payload.Kubernetes, "usr/bin/" + payload.Kubernetes, []string{"usr/bin/kubelet", "usr/bin/kubectl"}},
+	}
+	places := []place{
 		{payload.Containerd, "usr/bin/containerd", nil},
 		{payload.Shim, "usr/bin/containerd-shim-runc-v2", nil},
 		{payload.Ctr, "usr/bin/ctr", nil},
 		{firstbootProgram, "usr/bin/firstboot", nil},
+	}
+	if _, one := ps[payload.Kubernetes]; one {
+		places = append(places, place{payload.Kubernetes, "usr/bin/" + payload.Kubernetes, []string{"usr/bin/kubelet", "usr/bin/kubectl"}})
+	} else {
+		places = append(places, place{"kubelet", "usr/bin/kubelet", nil}, place{"kubectl", "usr/bin/kubectl", nil})
 	}
 	var out []osbase.Program
 	for _, p := range places {
@@ -132,7 +138,7 @@ func osPrograms(ps programs) ([]osbase.Program, error) {
 const baseVersion = "3"
 
 // baseKey is the digest of everything that decides a base's bytes.
-func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, stamp time.Time, release string) (string, error) {
+func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, pl payloadParts, stamp time.Time, release string) (string, error) {
 	lock, err := l.Digest()
 	if err != nil {
 		return "", err
@@ -164,7 +170,8 @@ func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, stamp ti
 	for _, n := range slices.Sorted(maps.Keys(ps)) {
 		parts = append(parts, n, ps[n].sha256)
 	}
-	return cache.Key(parts...), nil
+	record, err := json.Marshal(pl.record)
+	return cache.Key(append(parts, string(record))...), err
 }
 
 // fillESP writes the boot partition.

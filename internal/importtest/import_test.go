@@ -17,6 +17,8 @@ var bans = []ban{
 	{"cmd/firstboot", "internal/spec", "the boot plan is all that a node reads"},
 	{"cmd/firstboot", "internal/render", "the boot plan is all that a node reads"},
 	{"cmd/firstboot", "internal/build", "a node builds nothing"},
+	{"cmd/firstboot", "internal/release", "a node downloads nothing"},
+	{"cmd/firstboot", "internal/fetch", "a node downloads nothing"},
 	{"cmd/firstboot", "internal/qemu", "a node starts no virtual machines"},
 	{"cmd/firstboot", "internal/manpage", "a node renders no man pages; a build with the tag docs does, for the Makefile"},
 	{"cmd/firstboot", "internal/progress", "a node's progress are plain lines, which a console and a journal can hold"},

@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"encoding"
+	"encoding/json"
 	"os"
 	"reflect"
 	"strings"
@@ -46,8 +48,12 @@ func TestReferenceIsComplete(t *testing.T) {
 }
 
 func settings(t reflect.Type, prefix string, into map[string]bool) {
-	for _, f := range fieldsOf(t) {
-		name, ft := prefix+jsonKey(f), f.Type
+	for _, f := range reflect.VisibleFields(t) {
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if key == "" || key == "-" { // an embedded struct, or none of the file's
+			continue
+		}
+		name, ft := prefix+key, f.Type
 		if ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}
@@ -68,3 +74,8 @@ func settings(t reflect.Type, prefix string, into map[string]bool) {
 		}
 	}
 }
+
+var (
+	textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+	jsonType = reflect.TypeFor[json.Unmarshaler]()
+)

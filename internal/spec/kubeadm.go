@@ -11,11 +11,12 @@ import (
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
+	"github.com/kiln-os/kiln/internal/strict"
 )
 
 // clusterConfiguration is kubeadm's document, decoded from d.
 type clusterConfiguration struct {
-	*decoder
+	*strict.Decoder
 	k kubeadmapi.ClusterConfiguration
 }
 
@@ -27,35 +28,36 @@ var removedKeys = map[string]string{
 	"featureGates.PublicKeysECDSA":     "set encryptionAlgorithm: ECDSA-P256",
 }
 
-func decodeClusterConfiguration(d *decoder) *clusterConfiguration {
-	k := &clusterConfiguration{decoder: d}
-	d.decode(&k.k, "a ClusterConfiguration", "")
+func decodeClusterConfiguration(d *strict.Decoder) *clusterConfiguration {
+	k := &clusterConfiguration{Decoder: d}
+	d.Hints = removedKeys
+	d.Decode(&k.k, "a ClusterConfiguration", "")
 	return k
 }
 
 // place is where a setting of the cluster file stands, if not under its own path.
 type place struct {
-	*decoder
+	*strict.Decoder
 	path diag.Path
 }
 
 // merge takes over what the ClusterConfiguration alone says and reports what it says
 // otherwise than the cluster file, whose decoder is d. It returns where the settings
 // that it took over stand.
-func (k *clusterConfiguration) merge(d *decoder, c *Cluster) map[string]place {
+func (k *clusterConfiguration) merge(d *strict.Decoder, c *Cluster) map[string]place {
 	taken := map[string]place{}
 	// setting returns whether the value is to be taken over.
 	setting := func(own, other diag.Path, same bool) bool {
-		if !k.doc.Has(other) || k.isBad(other) {
+		if !k.Doc.Has(other) || k.Bad(other) {
 			return false
 		}
-		if !d.doc.Has(own) {
-			taken[own.String()] = place{k.decoder, other}
+		if !d.Doc.Has(own) {
+			taken[own.String()] = place{k.Decoder, other}
 			return true
 		}
-		if !same && !d.isBad(own) {
-			at := d.doc.At(own, "", "")
-			k.list.Add(k.doc.At(other, fmt.Sprintf("says something else than %s at %s:%d:%d", own, at.File, at.Line, at.Column), "say it in one of the two places, or the same in both"))
+		if !same && !d.Bad(own) {
+			at := d.Doc.At(own, "", "")
+			k.List.Add(k.Doc.At(other, fmt.Sprintf("says something else than %s at %s:%d:%d", own, at.File, at.Line, at.Column), "say it in one of the two places, or the same in both"))
 		}
 		return false
 	}
@@ -103,7 +105,7 @@ func (k *clusterConfiguration) prefixes(p diag.Path, text string) []netip.Prefix
 	for _, s := range strings.Split(text, ",") {
 		v, err := netip.ParsePrefix(strings.TrimSpace(s))
 		if err != nil {
-			k.rejectAt(p, fmt.Sprintf("%q is not an address with a prefix length", s), "such as 10.244.0.0/16, or one of each address family with a comma between them")
+			k.RejectAt(p, fmt.Sprintf("%q is not an address with a prefix length", s), "such as 10.244.0.0/16, or one of each address family with a comma between them")
 			return nil
 		}
 		out = append(out, v)
@@ -115,12 +117,6 @@ func sameEndpoint(a, b string) bool {
 	ha, pa, err1 := bootplan.SplitEndpoint(a)
 	hb, pb, err2 := bootplan.SplitEndpoint(b)
 	return err1 == nil && err2 == nil && ha == hb && pa == pb
-}
-
-// rejectAt is reject for the value at p.
-func (d *decoder) rejectAt(p diag.Path, message, want string) {
-	d.bad[p.String()] = true
-	d.list.Add(d.doc.At(p, message, want))
 }
 
 func joinPrefixes(list []netip.Prefix) string {

@@ -75,7 +75,7 @@ func (v *validator) clusterConfiguration(k kubeadmapi.ClusterConfiguration) {
 	v.component(at("apiServer"), k.APIServer.ControlPlaneComponent)
 	v.component(at("controllerManager"), k.ControllerManager)
 	v.component(at("scheduler"), k.Scheduler)
-	if v.doc.Has(at("etcd", "external")) {
+	if v.Doc.Has(at("etcd", "external")) {
 		v.bad(at("etcd", "external"), "remove it: the control-plane nodes run etcd themselves", "an external etcd is not in this version")
 	}
 	if e := k.Etcd.Local; e != nil {
@@ -123,7 +123,7 @@ func (v *validator) clusterConfiguration(k kubeadmapi.ClusterConfiguration) {
 	}
 	if leaf > ca && ca > 0 {
 		p := at("certificateValidityPeriod")
-		if !v.doc.Has(p) {
+		if !v.Doc.Has(p) {
 			p = at("caCertificateValidityPeriod")
 		}
 		v.bad(p, "want certificates that live shorter than their CA", "certificates live %s, but their CA %s", leaf, ca)
@@ -226,7 +226,7 @@ func (c *Cluster) localEtcdDir() string {
 // fixed reports a setting of a component that has another value than the one that
 // Kiln's nodes need.
 func (v *validator) fixed(p diag.Path, is, needed, reason string) {
-	if v.doc.Has(p) && is != needed {
+	if v.Doc.Has(p) && is != needed {
 		v.bad(p, "want "+needed+", or remove it", "%s", reason)
 	}
 }
@@ -253,7 +253,7 @@ func (v *validator) kubeletConfiguration(k *kubeletv1beta1.KubeletConfiguration)
 func (v *validator) kubeProxyConfiguration(k *kubeproxyv1alpha1.KubeProxyConfiguration) {
 	at := func(steps ...any) diag.Path { return steps }
 	if v.c.Kubeadm.Proxy.Disabled {
-		v.list.Add(v.doc.At(at("kind"), "kube-proxy has a configuration, but ClusterConfiguration disables it", "remove one of the two"))
+		v.List.Add(v.Doc.At(at("kind"), "kube-proxy has a configuration, but ClusterConfiguration disables it", "remove one of the two"))
 	}
 	switch k.Mode {
 	case "", "iptables", "nftables":
@@ -276,9 +276,9 @@ func (v *validator) same(p diag.Path, is string, other diag.Path, needed string)
 // origin is where a setting of the cluster stands, for a message about another place.
 func (v *validator) origin(p diag.Path) string {
 	at := v.cluster.place(p)
-	if !at.doc.Has(at.path) {
+	if !at.Doc.Has(at.path) {
 		return " by default"
 	}
-	m := at.doc.At(at.path, "", "")
+	m := at.Doc.At(at.path, "", "")
 	return fmt.Sprintf(" at %s:%d:%d", m.File, m.Line, m.Column)
 }

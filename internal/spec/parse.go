@@ -3,20 +3,30 @@ package spec
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeproxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
+	"github.com/kiln-os/kiln/internal/strict"
 )
 
 // Known is what the program that reads the file can build.
 type Known struct {
 	Profiles []string
-	Versions []string // of Kubernetes: "v1.37.2"
+	Versions []string // of Kubernetes, compiled: "v1.37.2"
+	// Release reads a payload manifest, whose path is as the cluster file has it, and
+	// returns its version of Kubernetes and what is wrong with it. Nil checks nothing.
+	Release func(manifest string) (version string, mistakes diag.List)
 }
 
 // The kinds of documents that may stand beside the Cluster.
@@ -60,19 +70,19 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	var kubelet kubeletv1beta1.KubeletConfiguration
 	var kubeProxy kubeproxyv1alpha1.KubeProxyConfiguration
 	if d := found[kindKubelet]; d != nil {
-		c.Kubelet = d.decodeComponent(&kubelet, "a "+kindKubelet)
+		c.Kubelet = decodeComponent(d, &kubelet, "a "+kindKubelet)
 	}
 	if d := found[kindKubeProxy]; d != nil {
-		c.KubeProxy = d.decodeComponent(&kubeProxy, "a "+kindKubeProxy)
+		c.KubeProxy = decodeComponent(d, &kubeProxy, "a "+kindKubeProxy)
 	}
 	d := found[Kind]
 	if d == nil {
 		list.Add(docs[0].At(nil, "the file has no document of kind Cluster", "want one with apiVersion: "+APIVersion+" and kind: "+Kind))
 		return c, list
 	}
-	d.decode(c, "a cluster file", "want apiVersion, kind, name, nodes")
-	d.placeSnippets(c)
-	v := &validator{decoder: d, c: c, known: known}
+	d.Decode(c, "a cluster file", "want apiVersion, kind, name, nodes")
+	placeSnippets(d, c)
+	v := &validator{Decoder: d, c: c, known: known}
 	var sans []string
 	if kubeadm != nil {
 		v.elsewhere = kubeadm.merge(d, c)
@@ -81,9 +91,9 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	}
 	c.applyDefaults()
 	v.validate()
-	check := func(d *decoder) *validator { return &validator{decoder: d, c: c, known: known, cluster: v} }
+	check := func(d *strict.Decoder) *validator { return &validator{Decoder: d, c: c, known: known, cluster: v} }
 	if kubeadm != nil {
-		check(kubeadm.decoder).clusterConfiguration(kubeadm.k)
+		check(kubeadm.Decoder).clusterConfiguration(kubeadm.k)
 	}
 	if d := found[kindKubelet]; d != nil {
 		check(d).kubeletConfiguration(&kubelet)
@@ -102,11 +112,11 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 // sortDocuments returns a decoder for each document by its kind. Documents of other
 // kinds, of other versions and of kinds that are there already are mistakes. A file
 // with one document is read as a Cluster, whatever it says.
-func sortDocuments(docs []*diag.Document, list *diag.List) map[string]*decoder {
-	found := map[string]*decoder{}
+func sortDocuments(docs []*diag.Document, list *diag.List) map[string]*strict.Decoder {
+	found := map[string]*strict.Decoder{}
 	kind, version := diag.Path{"kind"}, diag.Path{"apiVersion"}
 	for i, doc := range docs {
-		d := &decoder{doc: doc, list: list, bad: map[string]bool{}}
+		d := &strict.Decoder{Doc: doc, List: list, Forms: textForms, Special: specialForms}
 		k, v := doc.Text(kind), doc.Text(version)
 		want, known := apiVersions[k]
 		group, _, _ := strings.Cut(want, "/")
@@ -134,7 +144,7 @@ func sortDocuments(docs []*diag.Document, list *diag.List) map[string]*decoder {
 			continue
 		}
 		if first := found[k]; first != nil {
-			list.Add(doc.At(kind, "there is a second document of kind "+k, fmt.Sprintf("the first one begins in line %d", first.doc.Root.Line)))
+			list.Add(doc.At(kind, "there is a second document of kind "+k, fmt.Sprintf("the first one begins in line %d", first.Doc.Root.Line)))
 			continue
 		}
 		found[k] = d
@@ -144,9 +154,9 @@ func sortDocuments(docs []*diag.Document, list *diag.List) map[string]*decoder {
 
 // decodeComponent checks a component's configuration against its type, fills into,
 // and returns what the user set as a JSON object.
-func (d *decoder) decodeComponent(into any, what string) json.RawMessage {
-	d.decode(into, what, "")
-	v, ok := plain(d.doc.Root).(map[string]any)
+func decodeComponent(d *strict.Decoder, into any, what string) json.RawMessage {
+	d.Decode(into, what, "")
+	v, ok := strict.Plain(d.Doc.Root).(map[string]any)
 	if !ok {
 		return nil
 	}
@@ -157,4 +167,18 @@ func (d *decoder) decodeComponent(into any, what string) json.RawMessage {
 		return nil // a key is no text, which is reported
 	}
 	return out
+}
+
+// textForms says how values of the types that parse themselves are written.
+var textForms = map[reflect.Type][2]string{
+	reflect.TypeFor[netip.Prefix]():      {"an address with a prefix length", "such as 10.0.2.15/24"},
+	reflect.TypeFor[netip.Addr]():        {"an IP address", "such as 10.0.2.2"},
+	reflect.TypeFor[Duration]():          {"a duration of 0s or more", "such as 24h or 90m"},
+	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
+	reflect.TypeFor[metav1.Duration]():   {"a duration", "such as 90s"},
+	reflect.TypeFor[resource.Quantity](): {"a quantity", "such as 100Mi"},
+}
+
+var specialForms = map[reflect.Type]func(*strict.Decoder, *yaml.Node, diag.Path) any{
+	reflect.TypeFor[Snippet](): decodeSnippet,
 }

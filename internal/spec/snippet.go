@@ -4,6 +4,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/strict"
 )
 
 // Snippet is a Butane config of the user: a mapping in the cluster file, or a file.
@@ -62,24 +63,24 @@ func (c *Cluster) AllSnippets() []Snippet {
 	return out
 }
 
-// snippet takes a mapping as it is: what is in it is Butane's, and checked where
+// decodeSnippet takes a mapping as it is: what is in it is Butane's, and checked where
 // Butane is called.
-func (d *decoder) snippet(n *yaml.Node, p diag.Path) any {
+func decodeSnippet(d *strict.Decoder, n *yaml.Node, p diag.Path) any {
 	switch {
 	case n.Kind == yaml.MappingNode:
 		return map[string]any{}
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value != "":
 		return map[string]any{"file": n.Value}
 	}
-	return d.reject(n, p, "is "+describe(n)+", not a Butane config", "want a mapping with variant: fcos, or the path of a file with one")
+	return d.Reject(n, p, "is "+strict.Describe(n)+", not a Butane config", "want a mapping with variant: fcos, or the path of a file with one")
 }
 
 // placeSnippets notes where the snippets stand.
-func (d *decoder) placeSnippets(c *Cluster) {
+func placeSnippets(d *strict.Decoder, c *Cluster) {
 	place := func(list []Snippet, p diag.Path) {
 		for i := range list {
-			if q := p.Child(i); !d.isBad(q) && d.doc.Has(q) {
-				list[i].Doc, list[i].Path = d.doc, q
+			if q := p.Child(i); !d.Bad(q) && d.Doc.Has(q) {
+				list[i].Doc, list[i].Path = d.Doc, q
 			}
 		}
 	}

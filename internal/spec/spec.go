@@ -68,6 +68,7 @@ type Cluster struct {
 	SSH      SSH               `json:"ssh"`
 	Time     Time              `json:"time"`
 	Tokens   Tokens            `json:"tokens"`
+	Payload  Payload           `json:"payload"`
 	Timeouts bootplan.Timeouts `json:"timeouts"`
 	// Butane holds snippets for all nodes, Roles those for the nodes of a role.
 	Butane []Snippet `json:"butane"`
@@ -80,6 +81,23 @@ type Cluster struct {
 	// in the same file as JSON objects, nil if there is none.
 	Kubelet   json.RawMessage `json:"-"`
 	KubeProxy json.RawMessage `json:"-"`
+}
+
+// PayloadSource says where Kubernetes and what else Kiln puts on nodes comes from.
+type PayloadSource string
+
+// The sources.
+const (
+	PayloadCompile PayloadSource = "compile" // from Go modules that Kiln pins
+	PayloadRelease PayloadSource = "release" // official binaries and images
+)
+
+// Payload is what the nodes run besides Debian's packages.
+type Payload struct {
+	Source PayloadSource `json:"source"`
+	// Manifest is the file that lists a release by URL and digest; a relative path
+	// counts from the cluster file's folder.
+	Manifest string `json:"manifest"`
 }
 
 // Network is the cluster's addresses and names.
@@ -200,6 +218,9 @@ func (c *Cluster) Endpoint() (string, error) {
 func (c *Cluster) applyDefaults() {
 	if c.KubernetesVersion == "" {
 		c.KubernetesVersion = DefaultKubernetesVersion
+	}
+	if c.Payload.Source == "" {
+		c.Payload.Source = PayloadCompile
 	}
 	if c.EncryptionAlgorithm == "" {
 		c.EncryptionAlgorithm = pki.DefaultAlgorithm

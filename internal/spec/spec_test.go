@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/diag"
 )
 
 var known = Known{Profiles: []string{"qemu-amd64", "rpi-4"}, Versions: []string{"v1.37.2"}}
@@ -143,7 +144,7 @@ func TestMistakes(t *testing.T) {
 		"empty nodes":         {head + "nodes: []\n", []string{"nodes: the list is empty; want a list with one node"}},
 		"null nodes":          {head + "nodes:\n", []string{"f:4:1: nodes: is missing"}},
 		"cluster name":        {strings.Replace(minimal, "demo", "De_mo", 1), []string{`"De_mo" is not a DNS label`}},
-		"version":             {minimal + "kubernetesVersion: v1.36.0\n", []string{`f:10:20: kubernetesVersion: "v1.36.0" is not a known Kubernetes version; want one of v1.37.2`}},
+		"version":             {minimal + "kubernetesVersion: v1.36.0\n", []string{`f:10:20: kubernetesVersion: there is no payload of Kubernetes "v1.36.0"; want v1.37.2, which is compiled, or payload.source: release`}},
 		"algorithm":           {minimal + "encryptionAlgorithm: RSA2048\n", []string{`did you mean RSA-2048?`}},
 		"endpoint with scheme": {minimal + "controlPlaneEndpoint: https://a.example.org\n",
 			[]string{`"https://a.example.org" is not an endpoint`}},
@@ -245,7 +246,7 @@ nodes:
 	const want = `cluster.yaml:3:7: name: "Demo" is not a DNS label; want at most 63 of a-z, 0-9 and -, with a letter or digit at both ends
     3 | name: Demo
       |       ^~~~
-cluster.yaml:4:20: kubernetesVersion: "v1.2.3" is not a known Kubernetes version; want one of v1.37.2
+cluster.yaml:4:20: kubernetesVersion: there is no payload of Kubernetes "v1.2.3"; want v1.37.2, which is compiled, or payload.source: release
     4 | kubernetesVersion: v1.2.3
       |                    ^~~~~~
 cluster.yaml:6:3: network.podSubnet: unknown key "podSubnet"; did you mean podSubnets?
@@ -286,4 +287,36 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestPayload(t *testing.T) {
+	const rest = "apiVersion: kiln-os.dev/v1alpha1\nkind: Cluster\nname: demo\ncontrolPlaneEndpoint: api.example.org\nnodes: [{name: kiln-1, role: control-plane, profile: qemu-amd64}]\n"
+	lost := diag.Mistake{File: "payload.yaml", Message: "lost"}
+	for name, c := range map[string]struct {
+		text    string
+		version string
+		list    diag.List
+		want    string
+	}{
+		"compiled":        {"", "", nil, ""},
+		"release":         {"payload: {source: release, manifest: m.yaml}\n", "v1.37.2", nil, ""},
+		"another patch":   {"kubernetesVersion: v1.37.5\npayload: {source: release, manifest: m.yaml}\n", "v1.37.5", nil, ""},
+		"the default":     {"payload: {source: release, manifest: m.yaml}\n", "v1.37.5", nil, `f:1:1: kubernetesVersion: there is no payload of Kubernetes "v1.37.2"; want v1.37.5, the version in m.yaml`},
+		"its mistakes":    {"kubernetesVersion: v9\npayload: {source: release, manifest: m.yaml}\n", "", diag.List{lost}, "payload.yaml: lost"},
+		"no manifest":     {"payload: {source: release}\n", "", nil, "f:6:1: payload.manifest: is missing; want the path of a payload manifest, such as payload.yaml"},
+		"empty manifest":  {"payload: {source: release, manifest: ''}\n", "", nil, "f:6:38: payload.manifest: is empty; want the path of a payload manifest, such as payload.yaml"},
+		"unused manifest": {"payload: {manifest: m.yaml}\n", "", nil, "f:6:21: payload.manifest: what is compiled has no manifest; set payload.source to release, or remove the manifest"},
+		"other source":    {"payload: {source: download}\n", "", nil, `f:6:19: payload.source: "download" is not a known source of the payload; want one of compile, release`},
+	} {
+		known := Known{Profiles: []string{"qemu-amd64"}, Versions: []string{DefaultKubernetesVersion}}
+		known.Release = func(manifest string) (string, diag.List) {
+			if manifest != "m.yaml" {
+				t.Errorf("%s: manifest %q", name, manifest)
+			}
+			return c.version, c.list
+		}
+		if _, list := Parse("f", []byte(rest+c.text), known); list.Error() != c.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, list.Error(), c.want)
+		}
+	}
 }

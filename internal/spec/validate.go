@@ -13,13 +13,14 @@ import (
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/strict"
 	"github.com/kiln-os/kiln/pki"
 )
 
 // validator checks what the values mean. Values that decoding rejected are zero
 // here and already reported.
 type validator struct {
-	*decoder
+	*strict.Decoder
 	c     *Cluster
 	known Known
 	// elsewhere holds the settings that another document of the file says, by their
@@ -32,8 +33,8 @@ type validator struct {
 // bad reports a mistake in the value at p, unless it was rejected already.
 func (v *validator) bad(p diag.Path, want, format string, a ...any) {
 	at := v.place(p)
-	if !at.isBad(at.path) {
-		v.list.Add(at.doc.At(at.path, fmt.Sprintf(format, a...), want))
+	if !at.Bad(at.path) {
+		v.List.Add(at.Doc.At(at.path, fmt.Sprintf(format, a...), want))
 	}
 }
 
@@ -44,13 +45,13 @@ func (v *validator) place(p diag.Path) place {
 			return e
 		}
 	}
-	return place{v.decoder, p}
+	return place{v.Decoder, p}
 }
 
 // has reports whether the file says something at p.
 func (v *validator) has(p diag.Path) bool {
 	at := v.place(p)
-	return at.doc.Has(at.path)
+	return at.Doc.Has(at.path)
 }
 
 // required reports p if the file has nothing there.
@@ -79,7 +80,7 @@ func (v *validator) validate() {
 	if p := (diag.Path{"name"}); v.required(p, "want a name for the cluster, such as kiln") && len(validation.IsDNS1123Label(v.c.Name)) > 0 {
 		v.bad(p, "want at most 63 of a-z, 0-9 and -, with a letter or digit at both ends", "%q is not a DNS label", v.c.Name)
 	}
-	v.oneOf(diag.Path{"kubernetesVersion"}, v.c.KubernetesVersion, v.known.Versions, "Kubernetes version")
+	v.payload()
 	var algs []string
 	for _, a := range pki.Algorithms() {
 		algs = append(algs, string(a))
@@ -100,6 +101,44 @@ func (v *validator) validate() {
 	v.checkSingleNode()
 }
 
+// payload checks where the programs come from, and that it has the version of
+// Kubernetes that is asked for.
+func (v *validator) payload() {
+	p := diag.Path{"payload"}
+	pl, versions := v.c.Payload, v.known.Versions
+	want := "want " + strings.Join(versions, " or ") + ", which is compiled, or payload.source: release"
+	switch manifest := p.Child("manifest"); pl.Source {
+	case PayloadRelease:
+		if !v.required(manifest, "want the path of a payload manifest, such as payload.yaml") {
+			return
+		}
+		if pl.Manifest == "" {
+			v.bad(manifest, "want the path of a payload manifest, such as payload.yaml", "is empty")
+			return
+		}
+		if v.Bad(manifest) || v.known.Release == nil {
+			return
+		}
+		version, list := v.known.Release(pl.Manifest)
+		*v.List = append(*v.List, list...)
+		if len(list) > 0 || version == "" {
+			return // its version, or that it has none, is one of its mistakes
+		}
+		versions = []string{version}
+		want = "want " + version + ", the version in " + pl.Manifest
+	case PayloadCompile:
+		if v.Doc.Has(manifest) {
+			v.bad(manifest, "set payload.source to release, or remove the manifest", "what is compiled has no manifest")
+		}
+	default:
+		v.oneOf(p.Child("source"), string(pl.Source), []string{string(PayloadCompile), string(PayloadRelease)}, "source of the payload")
+		return
+	}
+	if !slices.Contains(versions, v.c.KubernetesVersion) {
+		v.bad(diag.Path{"kubernetesVersion"}, want, "there is no payload of Kubernetes %q", v.c.KubernetesVersion)
+	}
+}
+
 // checkSingleNode holds the one rule that this version of Kiln builds clusters of
 // one node only.
 func (v *validator) checkSingleNode() {
@@ -117,7 +156,7 @@ func (v *validator) oneOf(p diag.Path, value string, set []string, what string) 
 	if len(set) == 0 {
 		want = "this program knows none"
 	}
-	if near := nearest(value, set); near != "" && len(set) > 1 {
+	if near := strict.Nearest(value, set); near != "" && len(set) > 1 {
 		want = "did you mean " + near + "? All: " + strings.Join(set, ", ")
 	}
 	v.bad(p, want, "%q is not a known %s", value, what)
@@ -351,19 +390,19 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 
 // badKey is bad for the key at p.
 func (v *validator) badKey(p diag.Path, want, format string, a ...any) {
-	if !v.isBad(p) {
-		v.list.Add(v.doc.AtKey(p, fmt.Sprintf(format, a...), want))
+	if !v.Bad(p) {
+		v.List.Add(v.Doc.AtKey(p, fmt.Sprintf(format, a...), want))
 	}
 }
 
 func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
 	for i, a := range n.Nameservers {
-		if v.doc.Has(p.Child("nameservers")) {
+		if v.Doc.Has(p.Child("nameservers")) {
 			v.unicast(p.Child("nameservers", i), a)
 		}
 	}
-	if !v.doc.Has(p.Child("address")) {
-		if v.doc.Has(p.Child("gateway")) {
+	if !v.Doc.Has(p.Child("address")) {
+		if v.Doc.Has(p.Child("gateway")) {
 			v.bad(p.Child("gateway"), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
 		}
 		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) {

@@ -1,58 +1,80 @@
-package spec
+// Package strict decodes YAML documents that people wrote: an unknown key, a wrong
+// type or a key that is there twice is a mistake with its place, and costs its own
+// value only, so that one run reports every mistake.
+package strict
 
 import (
 	"encoding"
 	"encoding/json"
 	"fmt"
 	"math"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 )
 
-// decoder turns a document into a Go value, such as a Cluster. It walks nodes and Go types side by
-// side, so that an unknown key or a wrong type costs its own value only: the rest
-// is still decoded and validated.
-type decoder struct {
-	doc  *diag.Document
-	list *diag.List // of all documents
+// Decoder turns a document into a value of a Go type. It walks nodes and Go types
+// side by side, so that an unknown key or a wrong type costs its own value only: the
+// rest is still decoded and validated.
+type Decoder struct {
+	Doc *diag.Document
+	// List gets the mistakes. Decoders of one file may share it.
+	List *diag.List
+	// Forms says how values of types that parse themselves are written: what a value
+	// is, and an example ("an IP address", "such as 10.0.2.2").
+	Forms map[reflect.Type][2]string
+	// Special decodes the values of a type: it returns what encoding/json makes of the
+	// node, or what Reject returns.
+	Special map[reflect.Type]func(d *Decoder, n *yaml.Node, p diag.Path) any
+	// Hints says what to write instead of a key that is unknown now, by its path.
+	Hints map[string]string
 	// bad holds the paths whose value was dropped; nothing below them is reported again.
 	bad map[string]bool
 }
 
-// decode fills into, a pointer to a struct, from the document.
-func (d *decoder) decode(into any, what, want string) {
-	if d.doc.Root.Kind != yaml.MappingNode {
-		d.reject(d.doc.Root, nil, what+" is a mapping, this is "+describe(d.doc.Root), want)
+// Decode fills into, a pointer to a struct, from the document. The struct's fields
+// have json tags. what names the kind of document, want its first keys.
+func (d *Decoder) Decode(into any, what, want string) {
+	if d.Doc.Root.Kind != yaml.MappingNode {
+		d.Reject(d.Doc.Root, nil, what+" is a mapping, this is "+Describe(d.Doc.Root), want)
 		return
 	}
-	clean, err := json.Marshal(d.value(d.doc.Root, reflect.TypeOf(into).Elem(), nil))
+	clean, err := json.Marshal(d.value(d.Doc.Root, reflect.TypeOf(into).Elem(), nil))
 	if err == nil {
 		err = sigsyaml.UnmarshalStrict(clean, into)
 	}
 	if err != nil {
-		d.list.Add(d.doc.At(nil, "cannot be decoded: "+err.Error(), ""))
+		d.List.Add(d.Doc.At(nil, "cannot be decoded: "+err.Error(), ""))
 	}
 }
 
-// reject reports a node whose value cannot be used.
-func (d *decoder) reject(n *yaml.Node, p diag.Path, message, want string) any {
-	d.bad[p.String()] = true
-	d.list.Add(d.doc.AtNode(n, p, message, want))
+// Reject reports a node whose value cannot be used.
+func (d *Decoder) Reject(n *yaml.Node, p diag.Path, message, want string) any {
+	d.drop(p)
+	d.List.Add(d.Doc.AtNode(n, p, message, want))
 	return nil
 }
 
-// isBad reports whether p or something above it was rejected.
-func (d *decoder) isBad(p diag.Path) bool {
+// RejectAt reports the value at p, or the lack of it.
+func (d *Decoder) RejectAt(p diag.Path, message, want string) {
+	d.drop(p)
+	d.List.Add(d.Doc.At(p, message, want))
+}
+
+func (d *Decoder) drop(p diag.Path) {
+	if d.bad == nil {
+		d.bad = map[string]bool{}
+	}
+	d.bad[p.String()] = true
+}
+
+// Bad reports whether p or something above it was rejected.
+func (d *Decoder) Bad(p diag.Path) bool {
 	for i := len(p); i >= 0; i-- {
 		if d.bad[p[:i].String()] {
 			return true
@@ -62,24 +84,13 @@ func (d *decoder) isBad(p diag.Path) bool {
 }
 
 var (
-	textType    = reflect.TypeFor[encoding.TextUnmarshaler]()
-	jsonType    = reflect.TypeFor[json.Unmarshaler]()
-	snippetType = reflect.TypeFor[Snippet]()
+	textType = reflect.TypeFor[encoding.TextUnmarshaler]()
+	jsonType = reflect.TypeFor[json.Unmarshaler]()
 )
-
-// textForms says how values of the types that parse themselves are written.
-var textForms = map[reflect.Type][2]string{
-	reflect.TypeFor[netip.Prefix]():      {"an address with a prefix length", "such as 10.0.2.15/24"},
-	reflect.TypeFor[netip.Addr]():        {"an IP address", "such as 10.0.2.2"},
-	reflect.TypeFor[Duration]():          {"a duration of 0s or more", "such as 24h or 90m"},
-	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
-	reflect.TypeFor[metav1.Duration]():   {"a duration", "such as 90s"},
-	reflect.TypeFor[resource.Quantity](): {"a quantity", "such as 100Mi"},
-}
 
 // value checks n against t and returns what encoding/json makes of it; nil is
 // absent or rejected.
-func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
+func (d *Decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Tag == "!!null" {
 		return nil
 	}
@@ -87,8 +98,8 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 		return d.value(n, t.Elem(), p)
 	}
 	switch {
-	case t == snippetType:
-		return d.snippet(n, p)
+	case d.Special[t] != nil:
+		return d.Special[t](d, n, p)
 	case reflect.PointerTo(t).Implements(textType):
 		return d.text(n, t, p)
 	case reflect.PointerTo(t).Implements(jsonType):
@@ -97,27 +108,27 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	switch t.Kind() {
 	case reflect.Bool:
 		if n.Tag != "!!bool" {
-			return d.reject(n, p, "is "+describe(n)+", not a truth value", "want true or false")
+			return d.Reject(n, p, "is "+Describe(n)+", not a truth value", "want true or false")
 		}
 		return n.Value == "true"
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
 		return d.number(n, t, p)
 	case reflect.Interface:
-		return plain(n)
+		return Plain(n)
 	case reflect.Struct:
 		return d.structure(n, t, p)
 	case reflect.Map:
 		return d.mapping(n, t, p)
 	case reflect.Slice:
 		if n.Kind != yaml.SequenceNode {
-			return d.reject(n, p, "is "+describe(n)+", not a list", "want [a, b], or one item a line after a dash")
+			return d.Reject(n, p, "is "+Describe(n)+", not a list", "want [a, b], or one item a line after a dash")
 		}
 		out := make([]any, len(n.Content))
 		for i, item := range n.Content {
 			q := p.Child(i)
 			if item.Tag == "!!null" {
-				d.reject(item, q, "the list item is empty", "remove it or give it a value")
+				d.Reject(item, q, "the list item is empty", "remove it or give it a value")
 				continue
 			}
 			// A rejected item stays, empty, so that the indexes of the others do not move.
@@ -126,55 +137,59 @@ func (d *decoder) value(n *yaml.Node, t reflect.Type, p diag.Path) any {
 		return out
 	case reflect.String:
 		if n.Kind != yaml.ScalarNode {
-			return d.reject(n, p, "is "+describe(n)+", not text", "")
+			return d.Reject(n, p, "is "+Describe(n)+", not text", "")
 		}
 		switch n.Tag {
 		case "!!int", "!!float", "!!bool":
-			return d.reject(n, p, "is "+describe(n)+", not text", fmt.Sprintf("put it in quotes: %q", n.Value))
+			return d.Reject(n, p, "is "+Describe(n)+", not text", fmt.Sprintf("put it in quotes: %q", n.Value))
 		}
 		return n.Value
 	}
-	return d.reject(n, p, "has a type this program cannot decode: "+t.String(), "")
+	return d.Reject(n, p, "has a type this program cannot decode: "+t.String(), "")
 }
 
 // number checks that n is a number that fits into t.
-func (d *decoder) number(n *yaml.Node, t reflect.Type, p diag.Path) any {
+func (d *Decoder) number(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Tag != "!!int" && n.Tag != "!!float" {
-		return d.reject(n, p, "is "+describe(n)+", not a number", "")
+		what := "a number"
+		if t.Kind() != reflect.Float32 && t.Kind() != reflect.Float64 {
+			what = "a whole number"
+		}
+		return d.Reject(n, p, "is "+Describe(n)+", not "+what, "")
 	}
 	v := reflect.New(t)
 	if err := n.Decode(v.Interface()); err != nil {
-		return d.reject(n, p, fmt.Sprintf("%s is not a number that fits here", n.Value), "want a number of the type "+t.String())
+		return d.Reject(n, p, fmt.Sprintf("%s is not a number that fits here", n.Value), "want a number of the type "+t.String())
 	}
 	if t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64 {
 		if f := v.Elem().Float(); math.IsNaN(f) || math.IsInf(f, 0) {
-			return d.reject(n, p, n.Value+" is not a number that fits here", "want a finite number")
+			return d.Reject(n, p, n.Value+" is not a number that fits here", "want a finite number")
 		}
 	}
 	return v.Interface()
 }
 
 // ownForm checks n against a type that decodes itself from JSON.
-func (d *decoder) ownForm(n *yaml.Node, t reflect.Type, p diag.Path) any {
-	form, ok := textForms[t]
+func (d *Decoder) ownForm(n *yaml.Node, t reflect.Type, p diag.Path) any {
+	form, ok := d.Forms[t]
 	if !ok {
 		form = [2]string{"a " + t.Name(), ""}
 	}
-	text, err := json.Marshal(plain(n))
+	text, err := json.Marshal(Plain(n))
 	if err == nil {
 		err = json.Unmarshal(text, reflect.New(t).Interface())
 	}
 	switch {
 	case err != nil && n.Kind == yaml.ScalarNode:
-		return d.reject(n, p, fmt.Sprintf("%q is not %s", n.Value, form[0]), form[1])
+		return d.Reject(n, p, fmt.Sprintf("%q is not %s", n.Value, form[0]), form[1])
 	case err != nil:
-		return d.reject(n, p, "is "+describe(n)+", not "+form[0], form[1])
+		return d.Reject(n, p, "is "+Describe(n)+", not "+form[0], form[1])
 	}
 	return json.RawMessage(text)
 }
 
-// plain is what a node stands for without any type in mind.
-func plain(n *yaml.Node) any {
+// Plain is what a node stands for without any type in mind.
+func Plain(n *yaml.Node) any {
 	var v any
 	if n.Decode(&v) != nil {
 		return n.Value
@@ -182,29 +197,29 @@ func plain(n *yaml.Node) any {
 	return v
 }
 
-func (d *decoder) text(n *yaml.Node, t reflect.Type, p diag.Path) any {
-	form, ok := textForms[t]
+func (d *Decoder) text(n *yaml.Node, t reflect.Type, p diag.Path) any {
+	form, ok := d.Forms[t]
 	if !ok {
 		form = [2]string{"a " + t.Name(), ""}
 	}
 	if n.Kind != yaml.ScalarNode {
-		return d.reject(n, p, "is "+describe(n)+", not "+form[0], form[1])
+		return d.Reject(n, p, "is "+Describe(n)+", not "+form[0], form[1])
 	}
 	v := reflect.New(t)
 	// netip takes empty text for the zero value.
 	if err := v.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil || n.Value == "" {
-		return d.reject(n, p, fmt.Sprintf("%q is not %s", n.Value, form[0]), form[1])
+		return d.Reject(n, p, fmt.Sprintf("%q is not %s", n.Value, form[0]), form[1])
 	}
 	return n.Value
 }
 
-func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
+func (d *Decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Kind != yaml.MappingNode {
 		want := "want the keys " + strings.Join(keys(t), ", ")
 		if len(keys(t)) > manyKeys {
 			want = ""
 		}
-		return d.reject(n, p, "is "+describe(n)+", not a mapping", want)
+		return d.Reject(n, p, "is "+Describe(n)+", not a mapping", want)
 	}
 	fields := map[string]reflect.Type{}
 	for _, f := range fieldsOf(t) {
@@ -218,12 +233,12 @@ func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 			if len(fields) > manyKeys {
 				want = ""
 			}
-			if hint := removedKeys[p.Child(key.Value).String()]; hint != "" && t != reflect.TypeFor[Cluster]() {
+			if hint := d.Hints[p.Child(key.Value).String()]; hint != "" {
 				want = hint
-			} else if s := nearest(key.Value, keys(t)); s != "" {
+			} else if s := Nearest(key.Value, keys(t)); s != "" {
 				want = "did you mean " + s + "?"
 			}
-			d.reject(key, p.Child(key.Value), fmt.Sprintf("unknown key %q", key.Value), want)
+			d.Reject(key, p.Child(key.Value), fmt.Sprintf("unknown key %q", key.Value), want)
 			continue
 		}
 		if v := d.value(val, ft, p.Child(key.Value)); v != nil {
@@ -233,9 +248,9 @@ func (d *decoder) structure(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	return out
 }
 
-func (d *decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
+func (d *Decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
 	if n.Kind != yaml.MappingNode {
-		return d.reject(n, p, "is "+describe(n)+", not a mapping", "want key: value")
+		return d.Reject(n, p, "is "+Describe(n)+", not a mapping", "want key: value")
 	}
 	out := map[string]any{}
 	for key, val := range d.pairs(n, p) {
@@ -248,18 +263,18 @@ func (d *decoder) mapping(n *yaml.Node, t reflect.Type, p diag.Path) any {
 
 // pairs yields the key and value nodes of a mapping, without duplicates and
 // without keys that are no text; those are reported.
-func (d *decoder) pairs(n *yaml.Node, p diag.Path) func(func(k, v *yaml.Node) bool) {
+func (d *Decoder) pairs(n *yaml.Node, p diag.Path) func(func(k, v *yaml.Node) bool) {
 	return func(yield func(k, v *yaml.Node) bool) {
 		first := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key := n.Content[i]
 			if key.Kind != yaml.ScalarNode {
-				d.reject(key, p, "a key is "+describe(key), "want text")
+				d.Reject(key, p, "a key is "+Describe(key), "want text")
 				continue
 			}
 			if line, dup := first[key.Value]; dup {
 				// The value of the first one stands.
-				d.list.Add(d.doc.AtNode(key, p.Child(key.Value), fmt.Sprintf("key %q is there twice", key.Value), fmt.Sprintf("the first one is in line %d", line)))
+				d.List.Add(d.Doc.AtNode(key, p.Child(key.Value), fmt.Sprintf("key %q is there twice", key.Value), fmt.Sprintf("the first one is in line %d", line)))
 				continue
 			}
 			first[key.Value] = key.Line
@@ -302,8 +317,8 @@ func jsonKey(f reflect.StructField) string {
 	return name
 }
 
-// describe names the kind of a node.
-func describe(n *yaml.Node) string {
+// Describe names the kind of a node.
+func Describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
@@ -321,8 +336,8 @@ func describe(n *yaml.Node) string {
 	return "text"
 }
 
-// nearest returns the candidate that s was probably meant to be, or "".
-func nearest(s string, candidates []string) string {
+// Nearest returns the candidate that s was probably meant to be, or "".
+func Nearest(s string, candidates []string) string {
 	best, bestDist := "", min(1+max(2, len(s)/3), len(s))
 	for _, c := range candidates {
 		if dist := distance(strings.ToLower(s), strings.ToLower(c)); dist < bestDist {
