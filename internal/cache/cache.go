@@ -175,6 +175,24 @@ func (c *Cache) Dir(kind, key string, fill func(tmp string) error) (string, erro
 	return final, atomicfile.SyncDir(parent)
 }
 
+// Find returns the folder for key among those of kind, if the cache has it and its
+// files are the ones that were made.
+func (c *Cache) Find(kind, key string) (dir string, ok bool, err error) {
+	if !digestForm.MatchString(key) {
+		return "", false, fmt.Errorf("cache: %q is no SHA-256 in hexadecimal", key)
+	}
+	final := filepath.Join(c.dir, kind, key)
+	if _, err := os.Stat(final); errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	unlock, err := lock(final + ".lock")
+	if err != nil {
+		return "", false, err
+	}
+	defer unlock()
+	return final, checkManifest(final) == nil, nil
+}
+
 // Forget removes the folder for key among those of kind, so that the next use
 // makes it anew. A folder that is not there is no error.
 func (c *Cache) Forget(kind, key string) error {
