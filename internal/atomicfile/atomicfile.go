@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // WriteFile puts data under path with exactly perm, whatever the umask.
@@ -23,7 +24,7 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 // Write lets fill write a temporary file and then puts it under path with
 // exactly perm. If fill fails the temporary file is removed and its error returned.
 func Write(path string, perm os.FileMode, fill func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	f, err := os.CreateTemp(filepath.Dir(path), temporary(path)+"*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -50,6 +51,26 @@ func Write(path string, perm os.FileMode, fill func(*os.File) error) (err error)
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+func temporary(path string) string { return "." + filepath.Base(path) + ".tmp-" }
+
+// RemoveLeftovers removes the temporary files of path that writers left who were
+// killed. The caller makes sure that nobody is writing it.
+func RemoveLeftovers(path string) error {
+	dir := filepath.Dir(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), temporary(path)) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // WriteReader puts everything r yields under path.

@@ -1,5 +1,5 @@
-// Package build is the pipeline of `imagegen build`: from a checked cluster file
-// to one bootable disk image per node.
+// Package build is the pipeline of `imagegen build` and `imagegen stamp`: from a
+// checked cluster file to one bootable disk image per node.
 package build
 
 import (
@@ -12,18 +12,13 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/kiln-os/kiln/images/deb"
-	"github.com/kiln-os/kiln/images/disk"
-	"github.com/kiln-os/kiln/images/esp"
 	"github.com/kiln-os/kiln/images/osbase"
-	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/hosttools"
-	"github.com/kiln-os/kiln/internal/render"
+	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
 	"github.com/kiln-os/kiln/profiles"
@@ -35,10 +30,14 @@ const (
 	AdminConf  = "admin.conf"       // in SecretsDir
 	LockFile   = "kiln.lock.yaml"   // the Debian packages, as resolved
 	TimesFile  = "build-times.json" // how long each step took
+	BasesFile  = "kiln.bases.json"  // which base images the nodes have, by profile
 )
 
 // ImageName is the file of a node's disk image in the output folder.
 func ImageName(node string) string { return node + ".img" }
+
+// basesKind is the cache's folder of base images.
+const basesKind = "bases"
 
 // Options of a build.
 type Options struct {
@@ -121,21 +120,30 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 
 	result := &Result{Images: map[string]string{}, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
-	bases := map[string]*madeBase{}
+	bases := baseRecord{}
+	images := map[string]*nodeimage.Base{}
 	for _, n := range o.Cluster.Nodes {
-		b := bases[n.Profile]
-		if b == nil {
-			if b, err = baseFor(ctx, o, n.Profile); err != nil {
-				return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
-			}
-			bases[n.Profile] = b
+		if images[n.Profile] != nil {
+			continue
 		}
-		steps.Step("image of node " + n.Name)
-		img := filepath.Join(o.Out, ImageName(n.Name))
-		if err := stamp(ctx, o, authority, b, n, img); err != nil {
-			return nil, fmt.Errorf("image of node %s: %w", n.Name, err)
+		key, dir, err := baseFor(ctx, o, n.Profile)
+		if err != nil {
+			return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
 		}
-		result.Images[n.Name] = img
+		if images[n.Profile], err = nodeimage.LoadBase(dir); err != nil {
+			return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
+		}
+		bases[n.Profile] = key
+	}
+	// Before any image is there: what stamps another node later finds its base.
+	if err := bases.write(o.Out); err != nil {
+		return nil, err
+	}
+	if _, err := stampNodes(ctx, o, authority, images, o.Cluster.Nodes); err != nil {
+		return nil, err
+	}
+	for _, n := range o.Cluster.Nodes {
+		result.Images[n.Name] = filepath.Join(o.Out, ImageName(n.Name))
 	}
 	steps.end()
 	result.Times = steps.times
@@ -157,54 +165,45 @@ func secrets(o Options) (*pki.Authority, error) {
 	})
 }
 
-// madeBase is a base with what stamping needs to know about it.
-type madeBase struct {
-	base
-	profile profiles.Profile
-	arch    arch.Arch
-	time    time.Time
-	hash    [32]byte
-}
-
-// baseFor returns the base image of a profile, from the cache if its inputs are
-// the same as those of one that was made before.
-func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) {
+// baseFor returns the base image of a profile as a key and folder of the cache,
+// which has it already if its inputs are those of one that was made before.
+func baseFor(ctx context.Context, o Options, profile string) (key, dir string, err error) {
 	p, err := profiles.Load(profile)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	a, err := arch.Get(p.Arch)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	o.Progress.Step("compile the payload for " + a.Go)
 	programs, compiled, err := buildPrograms(ctx, o, a)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	o.Progress.Step("resolve and fetch Debian packages")
 	archive, lock, files, err := fetchPackages(ctx, o, a, p)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	if err := lock.Write(filepath.Join(o.Out, LockFile)); err != nil {
-		return nil, err
+		return "", "", err
 	}
 	o.Progress.Step("tools")
 	tools, err := hosttools.Ensure(ctx, hosttools.Image, hosttools.Options{Cache: o.Cache, Mirror: archive.Mirror, Now: o.Now, Log: o.Progress.Log})
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	stamp, err := sourceDate(lock)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
-	key, err := baseKey(a, p, lock, programs, tools, stamp, o.Release)
+	key, err = baseKey(a, p, lock, programs, tools, stamp, o.Release)
 	if err != nil {
-		return nil, err
+		return "", "", err
 	}
 	step := func(name string) { o.Progress.Step(name) }
-	dir, err := o.Cache.Dir("bases", key, func(tmp string) error {
+	dir, err = o.Cache.Dir(basesKind, key, func(tmp string) error {
 		step("unpack Debian packages")
 		packages, err := deb.Unpack(ctx, o.Cache, lock, files)
 		if err != nil {
@@ -212,15 +211,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		}
 		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: compiled, time: stamp, release: o.Release}, tools, tmp, step)
 	})
-	if err != nil {
-		return nil, err
-	}
-	b, err := loadBase(dir)
-	if err != nil {
-		return nil, err
-	}
-	m := &madeBase{base: b, profile: p, arch: a, time: stamp}
-	return m, m.decodeHash()
+	return key, dir, err
 }
 
 // fetchPackages resolves what a node needs and fetches it.
@@ -260,47 +251,6 @@ func sourceDate(l *deb.Lock) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q: it is a number of seconds since 1970, and after 1980, where FAT's time begins", s)
 	}
 	return time.Unix(n, 0).UTC(), nil
-}
-
-// espType is the type of EFI system partitions (UEFI Specification, table 5-7).
-var espType = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
-
-// stamp writes a node's disk image: the base and the node's Ignition config.
-func stamp(ctx context.Context, o Options, authority *pki.Authority, b *madeBase, n spec.Node, img string) error {
-	node, err := render.Node(o.Cluster, authority, n)
-	if err != nil {
-		return err
-	}
-	files, err := bootFiles(b, node)
-	if err != nil {
-		return err
-	}
-	id, slot := identityOf(b.profile), b.profile.Disk
-	data, hashTree := slots(b.hash)
-	espSize, usrSize, veritySize := int64(slot.ESP)*mib, int64(slot.Usr)*mib, int64(slot.Verity)*mib
-	return disk.Create(ctx, img, disk.Disk{GUID: id.disk, Partitions: []disk.Partition{
-		{Name: "kiln-esp", Type: espType, UUID: id.esp, Size: espSize, Fill: fillESP(espSize, b, files)},
-		{Name: "kiln-usr-a", Type: uuid.MustParse(b.arch.UsrType), UUID: data, Size: usrSize, Attributes: disk.ReadOnly, Fill: disk.FromFile(b.Usr, usrSize)},
-		{Name: "kiln-usr-a-verity", Type: uuid.MustParse(b.arch.UsrVerityType), UUID: hashTree, Size: veritySize, Attributes: disk.ReadOnly, Fill: disk.FromFile(b.Verity, veritySize)},
-	}}, 0o600) // the stamp holds keys
-}
-
-// bootFiles lists what the boot partition holds.
-func bootFiles(b *madeBase, node render.Rendered) ([]esp.File, error) {
-	loader, err := tree.NewHostFile(b.Loader)
-	if err != nil {
-		return nil, err
-	}
-	kernel, err := tree.NewHostFile(b.UKI)
-	if err != nil {
-		return nil, err
-	}
-	return []esp.File{
-		{Path: "EFI/BOOT/" + b.arch.EFIName, Content: loader},
-		{Path: "EFI/Linux/kiln-a.efi", Content: kernel},
-		{Path: "loader/loader.conf", Content: tree.Bytes("timeout 0\neditor no\n")},
-		{Path: "kiln/config.ign", Content: tree.Bytes(node.Ignition.Reveal())},
-	}, nil
 }
 
 // lockOutput keeps two builds from writing one output folder at once.

@@ -16,8 +16,6 @@ import (
 	"time"
 
 	"github.com/kiln-os/kiln/images/deb"
-	"github.com/kiln-os/kiln/images/disk"
-	"github.com/kiln-os/kiln/images/esp"
 	"github.com/kiln-os/kiln/images/osbase"
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
@@ -123,7 +121,7 @@ func osPrograms(ps programs) ([]osbase.Program, error) {
 
 // baseVersion changes when the code that makes a base does in a way that its other
 // inputs do not show: tests of golden digests fail then.
-const baseVersion = "2"
+const baseVersion = "3"
 
 // baseKey is the digest of everything that decides a base's bytes.
 func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, tools *hosttools.Tools, stamp time.Time, release string) (string, error) {
@@ -159,23 +157,4 @@ func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, tools *h
 		parts = append(parts, n, ps[n].sha256)
 	}
 	return cache.Key(parts...), nil
-}
-
-// fillESP writes the boot partition.
-func fillESP(size int64, b *madeBase, files []esp.File) fill {
-	id := disk.DerivedUUID("esp-volume", b.profile.Name)
-	o := esp.Options{Label: "KILN", VolumeID: uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3]), Time: b.time}
-	return func(_ context.Context, w io.WriterAt, offset int64) error {
-		return esp.Write(w, offset, size, o, files)
-	}
-}
-
-type fill = func(context.Context, io.WriterAt, int64) error
-
-func (m *madeBase) decodeHash() error {
-	b, err := hex.DecodeString(m.RootHash)
-	if err != nil || copy(m.hash[:], b) != len(m.hash) {
-		return fmt.Errorf("root hash %q in the cache is no SHA-256", m.RootHash)
-	}
-	return nil
 }
