@@ -93,6 +93,7 @@ func Copy(ctx context.Context, dst, src *os.File, progress func(n int64)) (writt
 			if err := copyPart(dst, src, e.at, step); err != nil {
 				return written, fmt.Errorf("copy %s to %s: %w", src.Name(), dst.Name(), err)
 			}
+			startWriting(dst, e.at, step) // the disk works while more is copied
 			progress(step)
 			written, e.at, e.len = written+step, e.at+step, e.len-step
 		}

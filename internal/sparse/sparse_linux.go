@@ -33,3 +33,9 @@ func extents(f *os.File, size int64) ([]extent, error) {
 func reflink(dst, src *os.File) bool {
 	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
 }
+
+// startWriting lets the kernel begin to write a part of f to the disk. It is a
+// hint: the fsync that follows is what reports errors.
+func startWriting(f *os.File, at, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), at, n, unix.SYNC_FILE_RANGE_WRITE)
+}
