@@ -100,3 +100,76 @@ func TestNothingHalfMadeIsLeft(t *testing.T) {
 		t.Errorf("left: %v", names)
 	}
 }
+
+func TestReadAndRemove(t *testing.T) {
+	img := filepath.Join(t.TempDir(), "disk.img")
+	want := sample(t)
+	if err := Create(context.Background(), img, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(img, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got, err := Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Partitions) != 2 || got.Damaged || got.End() != 100<<20 {
+		t.Fatalf("%+v", got)
+	}
+	for i, p := range got.Partitions {
+		w := want.Partitions[i]
+		if p.Name != w.Name || p.Type != w.Type || p.UUID != w.UUID || p.Offset != []int64{1 << 20, 36 << 20}[i] {
+			t.Errorf("%+v, want %+v", p, w)
+		}
+	}
+	if err := got.Remove(f, want.Partitions[1].UUID); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := testtools.Command(t, "sgdisk", "-v", img).CombinedOutput(); err != nil || !strings.Contains(string(out), "No problems found") {
+		t.Errorf("sgdisk: %v\n%s", err, out)
+	}
+	for _, damaged := range []bool{false, true} {
+		again, err := Read(f)
+		if err != nil || len(again.Partitions) != 1 || again.Partitions[0] != got.Partitions[0] || again.Damaged != damaged {
+			t.Errorf("%+v, %v", again, err)
+		}
+		if _, err := f.WriteAt([]byte{1}, sector+20); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// FuzzRead gives Read disks whose first copy of the table is anything.
+func FuzzRead(f *testing.F) {
+	img := filepath.Join(f.TempDir(), "disk.img")
+	if err := Create(context.Background(), img, Disk{GUID: DerivedUUID("x"), Partitions: []Partition{{Name: "x", Type: DerivedUUID("t"), UUID: DerivedUUID("u"), Size: 1 << 20}}}, 0o600); err != nil {
+		f.Fatal(err)
+	}
+	whole, err := os.ReadFile(img)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole[sector : 34*sector])
+	f.Fuzz(func(t *testing.T, table []byte) {
+		name := filepath.Join(t.TempDir(), "disk.img")
+		b := append(make([]byte, sector), table...)
+		if err := os.WriteFile(name, append(b, make([]byte, 2*align)...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if got, err := Read(d); err == nil {
+			for _, p := range got.Partitions {
+				if p.Offset < 0 || p.Size <= 0 || p.Offset+p.Size > got.Size {
+					t.Errorf("%+v on a disk of %d bytes", p, got.Size)
+				}
+			}
+		}
+	})
+}

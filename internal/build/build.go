@@ -36,8 +36,8 @@ const (
 // ImageName is the file of a node's disk image in the output folder.
 func ImageName(node string) string { return node + ".img" }
 
-// basesKind is the cache's folder of base images.
-const basesKind = "bases"
+// BasesKind is the cache's folder of base images.
+const BasesKind = "bases"
 
 // Options of a build.
 type Options struct {
@@ -203,7 +203,7 @@ func baseFor(ctx context.Context, o Options, profile string) (key, dir string, e
 		return "", "", err
 	}
 	step := func(name string) { o.Progress.Step(name) }
-	dir, err = o.Cache.Dir(basesKind, key, func(tmp string) error {
+	dir, err = o.Cache.Dir(BasesKind, key, func(tmp string) error {
 		step("unpack Debian packages")
 		packages, err := deb.Unpack(ctx, o.Cache, lock, files)
 		if err != nil {

@@ -137,7 +137,7 @@ func recordedBase(ctx context.Context, o Options, profile string) (string, *node
 		return "", nil, err
 	}
 	if key := record[profile]; key != "" {
-		dir, ok, err := o.Cache.Find(basesKind, key)
+		dir, ok, err := o.Cache.Find(BasesKind, key)
 		if err != nil {
 			return "", nil, err
 		}
