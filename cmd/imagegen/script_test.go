@@ -8,6 +8,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kiln-os/kiln/internal/build/buildtest"
 	"github.com/kiln-os/kiln/internal/progress"
 )
 
@@ -19,8 +20,17 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:  "testdata/script",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"events": cmdEvents},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"events": cmdEvents, "base": cmdBase},
 	})
+}
+
+// cmdBase is the script command `base CACHE OUT`: a small base image, as if the last
+// build into OUT had made it.
+func cmdBase(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: base CACHE OUT")
+	}
+	ts.Check(buildtest.Prepare(ts.MkAbs(args[0]), ts.MkAbs(args[1]), 1))
 }
 
 // cmdEvents is the script command `events FILE`: standard error of the last command
