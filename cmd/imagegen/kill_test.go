@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kiln-os/kiln/images/esp"
 	"github.com/kiln-os/kiln/internal/build/buildtest"
 	"github.com/kiln-os/kiln/internal/sparse"
@@ -280,4 +282,63 @@ func stampIn(t *testing.T, image string) string {
 		t.Fatalf("the checksum %q is not that of config.ign with %d bytes", got, len(files["config.ign"]))
 	}
 	return string(files["config.ign.sha256"])
+}
+
+// TestStampMemory: how much memory a stamp takes does not depend on the image.
+func TestStampMemory(t *testing.T) {
+	v := newVictim(t, 100)
+	for _, more := range [][]string{nil, {"--image", v.image()}} {
+		kib := v.peakMemory(t, more...)
+		t.Logf("%v: %d MiB", more, kib>>10)
+		if kib > 64<<10 || kib < 1<<10 {
+			t.Errorf("stamp %v took %d KiB of memory", more, kib)
+		}
+	}
+}
+
+// peakMemory runs a stamp and returns its largest resident set in KiB. That of
+// getrusage(2) would not do: a child's begins with its parent's. So imagegen is held
+// up when it prints its result, into a pipe that is full, and /proc is asked.
+func (v *victim) peakMemory(t *testing.T, more ...string) (kib int) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	size, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := v.command("a", more...)
+	cmd.Stdout = w
+	events, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	for sc := bufio.NewScanner(events); sc.Scan(); {
+		if strings.Contains(sc.Text(), `"event":"done","step":"image of node`) || strings.Contains(sc.Text(), `"event":"done","step":"stamp of node`) {
+			break
+		}
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatalf("no VmHWM: %v", err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return kib
 }
