@@ -1,12 +1,12 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -52,31 +52,42 @@ func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, paylo
 	return ps, r, err
 }
 
-// buildFirstboot compiles firstboot out of the checkout. The go command's own
-// cache makes that fast, and knows better than any digest of ours what has changed.
+// buildFirstboot compiles firstboot out of the checkout. The go command knows
+// better than any digest of ours what has changed, and has compiled packages in its
+// own cache; but it links anew each time, so the program is kept by their IDs.
 func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (program, error) {
-	o.Progress.Log("firstboot")
-	tmp, err := os.MkdirTemp(o.Cache.Path(), "firstboot-")
+	flags := []string{"-trimpath", "-buildvcs=false", "-mod=readonly"}
+	ldflags := "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version=" + o.Release
+	run := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.Go, "GOARM="+a.GoARM, "GOTOOLCHAIN=local", "GOFLAGS=")
+		if o.Offline {
+			cmd.Env = append(cmd.Env, "GOPROXY=off")
+		}
+		var failure bytes.Buffer
+		cmd.Stderr = &failure
+		out, err := cmd.Output()
+		if err != nil {
+			err = fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(failure.String()))
+		}
+		return out, err
+	}
+	// A BuildID holds the digests of a package's inputs and of its compiled form.
+	ids, err := run(slices.Concat([]string{"list", "-deps", "-export", "-f", "{{.ImportPath}} {{.BuildID}}"}, flags, []string{"./cmd/firstboot"})...)
 	if err != nil {
 		return program{}, err
 	}
-	defer os.RemoveAll(tmp)
-	out := filepath.Join(tmp, firstbootProgram)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
-		"-ldflags", "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version="+o.Release, "-o", out, "./cmd/firstboot")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.Go, "GOARM="+a.GoARM, "GOTOOLCHAIN=local", "GOFLAGS=")
-	if o.Offline {
-		cmd.Env = append(cmd.Env, "GOPROXY=off")
-	}
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return program{}, fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(string(text)))
-	}
-	sum, err := cache.FileDigest(out)
+	dir, err := o.Cache.Dir("firstboot", cache.Key(a.Go, a.GoARM, ldflags, string(ids)), func(tmp string) error {
+		o.Progress.Log("firstboot")
+		_, err := run(slices.Concat([]string{"build"}, flags, []string{"-ldflags", ldflags, "-o", filepath.Join(tmp, firstbootProgram), "./cmd/firstboot"})...)
+		return err
+	})
 	if err != nil {
 		return program{}, err
 	}
-	path, err := o.Cache.Fetch(ctx, sum, -1, func(context.Context) (io.ReadCloser, error) { return os.Open(out) })
+	path := filepath.Join(dir, firstbootProgram)
+	sum, err := cache.FileDigest(path)
 	return program{path, sum}, err
 }
 
