@@ -47,7 +47,7 @@ test-unit: ## table tests, scripts of the real binaries, golden digests, referen
 test-race: ## the packages with goroutines, under the race detector
 	@command -v $$($(GO) env CC) >/dev/null || { echo "skipped: test-race: the race detector needs a C compiler (gcc and libc6-dev)"; exit 0; }; \
 	echo $(GO) test -race; \
-	$(GO) test -race ./internal/cache/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./images/deb/... ./images/verity/... ./payload/...
+	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/sparse/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./images/deb/... ./images/verity/... ./payload/...
 
 test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
