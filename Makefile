@@ -35,10 +35,11 @@ demo: build ## bake the example cluster and boot it in QEMU until its node is Re
 
 test: lint test-unit test-race test-integration test-faults test-boot ## everything: unit, script, golden, reference tools, real API server, failing hosts, VM boot
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags boot,docs,faults,integration ./...
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
 	$(GO) tool staticcheck ./...
 
 test-unit: ## table tests, scripts of the real binaries, golden digests, reference tools
@@ -47,7 +48,7 @@ test-unit: ## table tests, scripts of the real binaries, golden digests, referen
 test-race: ## the packages with goroutines, under the race detector
 	@command -v $$($(GO) env CC) >/dev/null || { echo "skipped: test-race: the race detector needs a C compiler (gcc and libc6-dev)"; exit 0; }; \
 	echo $(GO) test -race; \
-	$(GO) test -race ./internal/cache/... ./internal/fetch/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./images/deb/... ./images/verity/... ./payload/...
+	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/fetch/... ./internal/sparse/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./images/deb/... ./images/verity/... ./payload/...
 
 test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback; the payload as a release
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \

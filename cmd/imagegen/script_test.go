@@ -10,6 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kiln-os/kiln/images/deb/debtest"
+	"github.com/kiln-os/kiln/internal/build/buildtest"
 	"github.com/kiln-os/kiln/internal/progress"
 	"github.com/kiln-os/kiln/internal/release/releasetest"
 )
@@ -29,8 +30,17 @@ func TestScripts(t *testing.T) {
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"events": cmdEvents, "release": cmdRelease},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "events": cmdEvents, "release": cmdRelease},
 	})
+}
+
+// cmdBase is the script command `base CACHE OUT`: a small base image, as if the last
+// build into OUT had made it.
+func cmdBase(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: base CACHE OUT")
+	}
+	ts.Check(buildtest.Prepare(ts.MkAbs(args[0]), ts.MkAbs(args[1]), 1))
 }
 
 // cmdRelease is the script command `release FILE`: it serves a small release until the

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -99,4 +101,85 @@ func TestNothingHalfMadeIsLeft(t *testing.T) {
 	if names, _ := os.ReadDir(dir); len(names) != 1 {
 		t.Errorf("left: %v", names)
 	}
+}
+
+func TestReadAndRemove(t *testing.T) {
+	img := filepath.Join(t.TempDir(), "disk.img")
+	want := sample(t)
+	if err := Create(context.Background(), img, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(img, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got, err := Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Partitions) != 2 || got.Damaged || got.End() != 100<<20 {
+		t.Fatalf("%+v", got)
+	}
+	for i, p := range got.Partitions {
+		w := want.Partitions[i]
+		if p.Name != w.Name || p.Type != w.Type || p.UUID != w.UUID || p.Offset != []int64{1 << 20, 36 << 20}[i] {
+			t.Errorf("%+v, want %+v", p, w)
+		}
+	}
+	if err := got.Remove(f, want.Partitions[1].UUID); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := testtools.Command(t, "sgdisk", "-v", img).CombinedOutput(); err != nil || !strings.Contains(string(out), "No problems found") {
+		t.Errorf("sgdisk: %v\n%s", err, out)
+	}
+	for _, damaged := range []bool{false, true} {
+		again, err := Read(f)
+		if err != nil || len(again.Partitions) != 1 || again.Partitions[0] != got.Partitions[0] || again.Damaged != damaged {
+			t.Errorf("%+v, %v", again, err)
+		}
+		if _, err := f.WriteAt([]byte{1}, sector+20); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// FuzzRead changes bytes of a partition table and makes its checksums right again.
+func FuzzRead(f *testing.F) {
+	img := filepath.Join(f.TempDir(), "disk.img")
+	if err := Create(context.Background(), img, Disk{GUID: DerivedUUID("x"), Partitions: []Partition{{Name: "x", Type: DerivedUUID("t"), UUID: DerivedUUID("u"), Size: 1 << 20}}}, 0o600); err != nil {
+		f.Fatal(err)
+	}
+	disk, err := os.OpenFile(img, os.O_RDWR, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer disk.Close()
+	whole := make([]byte, 34*sector)
+	if _, err := disk.ReadAt(whole, 0); err != nil {
+		f.Fatal(err)
+	}
+	const header, entries = sector, 2 * sector
+	f.Add(uint16(header+80), byte(200), uint16(entries+33), byte(9), uint16(entries+40), byte(255))
+	f.Add(uint16(header+87), byte(1), uint16(entries+130), byte(9), uint16(header+79), byte(255))
+	f.Fuzz(func(t *testing.T, at1 uint16, b1 byte, at2 uint16, b2 byte, at3 uint16, b3 byte) {
+		b := bytes.Clone(whole)
+		b[int(at1)%len(b)], b[int(at2)%len(b)], b[int(at3)%len(b)] = b1, b2, b3
+		le := binary.LittleEndian
+		le.PutUint32(b[header+88:], crc32.ChecksumIEEE(b[entries:]))
+		le.PutUint32(b[header+16:], 0)
+		le.PutUint32(b[header+16:], crc32.ChecksumIEEE(b[header:header+92]))
+		if _, err := disk.WriteAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Read(disk)
+		if err != nil {
+			return
+		}
+		for _, p := range got.Partitions {
+			if p.Offset < 0 || p.Size <= 0 || p.Offset+p.Size > got.Size {
+				t.Errorf("%+v on a disk of %d bytes", p, got.Size)
+			}
+		}
+	})
 }

@@ -45,10 +45,14 @@ func pad11Label(s string) (out [11]byte) {
 }
 
 func (v *volume) entry(b []byte, name [11]byte, attr byte, cluster, size uint32) []byte {
+	return appendEntry(b, v.o.Time, name, attr, cluster, size)
+}
+
+func appendEntry(b []byte, t time.Time, name [11]byte, attr byte, cluster, size uint32) []byte {
 	e := make([]byte, 32)
 	copy(e, name[:])
 	e[11] = attr
-	date, clock := dosTime(v.o.Time)
+	date, clock := dosTime(t)
 	le := binary.LittleEndian
 	le.PutUint16(e[14:], clock) // created
 	le.PutUint16(e[16:], date)
@@ -71,11 +75,7 @@ func dosTime(t time.Time) (date, clock uint16) {
 // appendLong appends the entries that hold a long name: 13 UTF-16 characters each,
 // the last part first, tied to the short name by its checksum.
 func appendLong(b []byte, k *node) []byte {
-	var sum byte
-	for _, c := range k.short {
-		sum = sum>>1 | sum<<7
-		sum += c
-	}
+	sum := shortSum(k.short)
 	parts := k.entries() - 1
 	for p := parts; p >= 1; p-- {
 		e := make([]byte, 32)
@@ -92,18 +92,23 @@ func appendLong(b []byte, k *node) []byte {
 			case at == len(k.name):
 				c = 0
 			}
-			slot := 1 + 2*i // five characters, six, two
-			if i >= 5 {
-				slot = 14 + 2*(i-5)
-			}
-			if i >= 11 {
-				slot = 28 + 2*(i-11)
-			}
-			binary.LittleEndian.PutUint16(e[slot:], c)
+			binary.LittleEndian.PutUint16(e[longSlots[i]:], c)
 		}
 		b = append(b, e...)
 	}
 	return b
+}
+
+// longSlots are the places of the 13 characters in such an entry.
+var longSlots = [13]int{1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30}
+
+// shortSum is the checksum that ties a long name to its short one.
+func shortSum(short [11]byte) (sum byte) {
+	for _, c := range short {
+		sum = sum>>1 | sum<<7
+		sum += c
+	}
+	return sum
 }
 
 func (v *volume) bootSector() []byte {

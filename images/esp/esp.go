@@ -1,7 +1,9 @@
 // Package esp writes the FAT32 file system of a boot partition in one go from a
-// list of files: contiguous, deterministic, without mounting anything
-// (Microsoft, "FAT32 File System Specification", version 1.03; long names as in
-// its section "FAT Long Directory Entries").
+// list of files: contiguous, deterministic, without mounting anything; and it
+// replaces the files of one folder of such a file system, in a way that a crash at
+// any instant leaves the old files or the new ones (Microsoft, "FAT32 File System
+// Specification", version 1.03; long names as in its section "FAT Long Directory
+// Entries").
 package esp
 
 import (
@@ -17,7 +19,8 @@ import (
 )
 
 // File is one file of the volume. Path has slashes ("EFI/BOOT/BOOTX64.EFI");
-// folders are made as needed. Names that differ in case only collide.
+// folders are made as needed, and one whose path ends in a slash is an empty
+// folder. Names that differ in case only collide.
 type File struct {
 	Path    string
 	Content tree.Content
@@ -133,11 +136,12 @@ func (n *node) isDir() bool { return n.content == nil }
 func arrange(files []File) (*node, error) {
 	root := &node{}
 	for _, f := range files {
-		if f.Content == nil {
-			return nil, fmt.Errorf("boot partition: %s has no content", f.Path)
+		name, folder := strings.CutSuffix(f.Path, "/")
+		if folder != (f.Content == nil) {
+			return nil, fmt.Errorf("boot partition: %s: a file has content, and a folder (with a slash at the end) none", f.Path)
 		}
 		at := root
-		parts := strings.Split(f.Path, "/")
+		parts := strings.Split(name, "/")
 		for i, p := range parts {
 			if p == "" || p == "." || p == ".." || len(p) > 255 || strings.ContainsAny(p, "\"*:<>?\\|") || strings.TrimRight(p, " .") != p || !ascii(p) {
 				return nil, fmt.Errorf("boot partition: %q is no name for a file: FAT allows no \" * : < > ? \\ |, nothing outside of ASCII, no space or dot at the end", f.Path)

@@ -18,6 +18,8 @@ var programs = []string{
 	"usr/bin/kmod", "usr/sbin/modprobe", "usr/bin/mount", "usr/bin/umount", "usr/sbin/losetup", "usr/sbin/sulogin",
 	// Filling the state partition.
 	"usr/bin/cp", "usr/bin/mv", "usr/bin/rm", "usr/bin/touch", "usr/bin/sync", "usr/bin/true",
+	// Checking the stamp, and saying so if it is damaged.
+	"usr/bin/sha256sum", "usr/bin/echo",
 	// What Ignition calls.
 	"usr/sbin/useradd", "usr/sbin/userdel", "usr/sbin/usermod", "usr/sbin/groupadd", "usr/sbin/groupdel",
 	"usr/sbin/sgdisk", "usr/bin/partx", "usr/sbin/wipefs", "usr/sbin/blkid", "usr/bin/lsblk", "usr/sbin/mkfs.fat", "usr/sbin/mkfs.vfat",

@@ -136,7 +136,8 @@ func configMap(t *testing.T, client kubernetes.Interface, namespace, name string
 
 func checkKubeadmConfig(t *testing.T, c *Cluster, client kubernetes.Interface) {
 	cm := configMap(t, client, "kube-system", "kubeadm-config")
-	want, err := kubeadmconfig.ForCluster(c.Config).Marshal()
+	cfg := kubeadmconfig.ForCluster(c.Config)
+	want, err := cfg.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,27 +23,14 @@ import (
 	"github.com/kiln-os/kiln/images/uki"
 	"github.com/kiln-os/kiln/images/verity"
 	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/profiles"
 )
 
-// base is what all nodes of one profile share, as files in the cache.
-type base struct {
-	Usr      string   `json:"-"` // squashfs, padded to 4096 bytes
-	Verity   string   `json:"-"` // dm-verity hash tree of it
-	UKI      string   `json:"-"`
-	Loader   string   `json:"-"` // systemd-boot
-	RootHash string   `json:"rootHash"`
-	Kernel   string   `json:"kernel"`
-	Images   []string `json:"images"` // container images, by name
-	Payload  Payload  `json:"payload"`
-}
-
+// Files of /usr while a base is made.
 const (
 	usrFile    = "usr.squashfs"
 	verityFile = "usr.verity"
-	ukiFile    = "kiln.efi"
-	loaderFile = "systemd-boot.efi"
-	baseFile   = "base.json"
 )
 
 // inputs decide every byte of a base.
@@ -58,7 +44,7 @@ type inputs struct {
 	release  string
 }
 
-// makeBase fills dir with a base.
+// makeBase makes a base image in dir.
 func makeBase(ctx context.Context, in inputs, dir string, step func(string)) error {
 	vars := varsOf(in.arch, in.profile)
 	t := in.packages
@@ -135,45 +121,13 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err != nil {
 		return fmt.Errorf("unified kernel image: %w", err)
 	}
-	about, err := json.MarshalIndent(base{RootHash: hex.EncodeToString(hash[:]), Kernel: kernel, Images: names, Payload: in.payload.record}, "", "  ")
-	if err != nil {
-		return err
-	}
-	for name, b := range map[string][]byte{ukiFile: image, loaderFile: loader, baseFile: about} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
-			return err
-		}
-	}
-	return checkSlots(dir, in.profile)
-}
-
-// checkSlots fails if /usr does not fit its slot: a later update must fit, too.
-func checkSlots(dir string, p profiles.Profile) error {
-	for _, s := range []struct {
-		file string
-		mib  int
-	}{{usrFile, p.Disk.Usr}, {verityFile, p.Disk.Verity}} {
-		st, err := os.Stat(filepath.Join(dir, s.file))
-		if err != nil {
-			return err
-		}
-		if st.Size() > int64(s.mib)*mib {
-			return fmt.Errorf("%s has %d MiB, but its partition in profile %s only %d: make the slot larger", s.file, st.Size()/mib, p.Name, s.mib)
-		}
-	}
-	return nil
-}
-
-func loadBase(dir string) (base, error) {
-	b := base{
-		Usr: filepath.Join(dir, usrFile), Verity: filepath.Join(dir, verityFile),
-		UKI: filepath.Join(dir, ukiFile), Loader: filepath.Join(dir, loaderFile),
-	}
-	raw, err := os.ReadFile(filepath.Join(dir, baseFile))
-	if err != nil {
-		return b, err
-	}
-	return b, json.Unmarshal(raw, &b)
+	step("assemble the base image")
+	verityPath := filepath.Join(dir, verityFile)
+	err = nodeimage.WriteBase(ctx, dir, nodeimage.Parts{
+		Profile: in.profile, Arch: in.arch, Time: in.time, Usr: usrPath, Verity: verityPath, RootHash: hash,
+		Loader: loader, UKI: image, Kernel: kernel, Images: names,
+	})
+	return errors.Join(err, os.Remove(usrPath), os.Remove(verityPath))
 }
 
 func packInitrd(t *tree.Tree, mtime time.Time) ([]byte, error) {

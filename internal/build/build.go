@@ -1,28 +1,25 @@
-// Package build is the pipeline of `imagegen build`: from a checked cluster file
-// to one bootable disk image per node.
+// Package build is the pipeline of `imagegen build` and `imagegen stamp`: from a
+// checked cluster file to one bootable disk image per node.
 package build
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
 
-	"github.com/google/uuid"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kiln-os/kiln/images/deb"
-	"github.com/kiln-os/kiln/images/disk"
-	"github.com/kiln-os/kiln/images/esp"
 	"github.com/kiln-os/kiln/images/osbase"
-	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/release"
-	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
 	"github.com/kiln-os/kiln/profiles"
@@ -34,12 +31,16 @@ const (
 	AdminConf  = "admin.conf"       // in SecretsDir
 	LockFile   = "kiln.lock.yaml"   // the Debian packages, as resolved
 	TimesFile  = "build-times.json" // how long each step took
+	BasesFile  = "kiln.bases.json"  // which base images the nodes have, by profile
 	// PayloadFile says where each program and image of the payload is from.
 	PayloadFile = "kiln.payload.json"
 )
 
 // ImageName is the file of a node's disk image in the output folder.
 func ImageName(node string) string { return node + ".img" }
+
+// BasesKind is the cache's folder of base images.
+const BasesKind = "bases"
 
 // Options of a build.
 type Options struct {
@@ -124,27 +125,36 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 
 	result := &Result{Images: map[string]string{}, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
-	bases := map[string]*madeBase{}
-	var lock *deb.Lock
+	bases := baseRecord{}
+	images := map[string]*nodeimage.Base{}
+	var last *foundBase
 	for _, n := range o.Cluster.Nodes {
-		b := bases[n.Profile]
-		if b == nil {
-			if b, err = baseFor(ctx, o, n.Profile); err != nil {
-				return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
-			}
-			bases[n.Profile], lock = b, b.lock
+		if images[n.Profile] != nil {
+			continue
 		}
-		steps.Step("image of node " + n.Name)
-		img := filepath.Join(o.Out, ImageName(n.Name))
-		if err := stamp(ctx, o, authority, b, n, img); err != nil {
-			return nil, fmt.Errorf("image of node %s: %w", n.Name, err)
+		b, err := baseFor(ctx, o, n.Profile)
+		if err == nil {
+			images[n.Profile], err = nodeimage.LoadBase(b.dir)
 		}
-		result.Images[n.Name] = img
+		if err != nil {
+			return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
+		}
+		bases[n.Profile], last = b.key, b
+	}
+	// Before any image is there: what stamps another node later finds its base.
+	if err := bases.write(o.Out); err != nil {
+		return nil, err
+	}
+	if _, err := stampNodes(ctx, o, authority, images, o.Cluster.Nodes); err != nil {
+		return nil, err
+	}
+	for _, n := range o.Cluster.Nodes {
+		result.Images[n.Name] = filepath.Join(o.Out, ImageName(n.Name))
 	}
 	steps.end()
-	// Last, so that a build that fails leaves the lock of the images that are there.
-	if lock != nil {
-		if err := lock.Write(result.Lock); err != nil {
+	// Last, so that a build that fails leaves those of the images that are there.
+	if last != nil {
+		if err := last.record(o.Out); err != nil {
 			return nil, err
 		}
 	}
@@ -176,19 +186,21 @@ func validity(d *metav1.Duration) time.Duration {
 	return d.Duration
 }
 
-// madeBase is a base with what stamping needs to know about it.
-type madeBase struct {
-	base
-	profile profiles.Profile
-	arch    arch.Arch
-	lock    *deb.Lock
-	time    time.Time
-	hash    [32]byte
+// foundBase is a base image in the cache.
+type foundBase struct {
+	key, dir string
+	lock     *deb.Lock
+	payload  Payload
+}
+
+// record writes down in the output folder what the base is made of.
+func (b *foundBase) record(out string) error {
+	return errors.Join(b.lock.Write(filepath.Join(out, LockFile)), b.payload.write(filepath.Join(out, PayloadFile)))
 }
 
 // baseFor returns the base image of a profile, from the cache if its inputs are
 // the same as those of one that was made before.
-func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) {
+func baseFor(ctx context.Context, o Options, profile string) (*foundBase, error) {
 	p, err := profiles.Load(profile)
 	if err != nil {
 		return nil, err
@@ -200,9 +212,6 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 	o.Progress.Step(payloadStep(o, a))
 	programs, parts, err := buildPrograms(ctx, o, a)
 	if err != nil {
-		return nil, err
-	}
-	if err := parts.record.write(filepath.Join(o.Out, PayloadFile)); err != nil {
 		return nil, err
 	}
 	o.Progress.Step("resolve and fetch Debian packages")
@@ -219,7 +228,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		return nil, err
 	}
 	step := func(name string) { o.Progress.Step(name) }
-	dir, err := o.Cache.Dir(ctx, "bases", key, func(tmp string) error {
+	dir, err := o.Cache.Dir(ctx, BasesKind, key, func(tmp string) error {
 		step("unpack Debian packages")
 		packages, err := deb.Unpack(ctx, o.Cache, lock, files)
 		if err != nil {
@@ -227,15 +236,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*madeBase, error) 
 		}
 		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: parts, time: stamp, release: o.Release}, tmp, step)
 	})
-	if err != nil {
-		return nil, err
-	}
-	b, err := loadBase(dir)
-	if err != nil {
-		return nil, err
-	}
-	m := &madeBase{base: b, profile: p, arch: a, lock: lock, time: stamp}
-	return m, m.decodeHash()
+	return &foundBase{key: key, dir: dir, lock: lock, payload: parts.record}, err
 }
 
 // fetchPackages resolves what a node needs and fetches it.
@@ -261,48 +262,4 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	}
 	files, err := archive.Fetch(ctx, lock, o.Progress.Bytes)
 	return lock, files, err
-}
-
-// espType is the type of EFI system partitions (UEFI Specification, table 5-7).
-var espType = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
-
-// stamp writes a node's disk image: the base and the node's Ignition config.
-func stamp(ctx context.Context, o Options, authority *pki.Authority, b *madeBase, n spec.Node, img string) error {
-	node, err := render.Node(o.Cluster, authority, n)
-	if err != nil {
-		return err
-	}
-	files, err := bootFiles(b, node)
-	if err != nil {
-		return err
-	}
-	if err := requireSpace(b, files, img); err != nil {
-		return err
-	}
-	id, slot := identityOf(b.profile), b.profile.Disk
-	data, hashTree := slots(b.hash)
-	espSize, usrSize, veritySize := int64(slot.ESP)*mib, int64(slot.Usr)*mib, int64(slot.Verity)*mib
-	return disk.Create(ctx, img, disk.Disk{GUID: id.disk, Partitions: []disk.Partition{
-		{Name: "kiln-esp", Type: espType, UUID: id.esp, Size: espSize, Fill: fillESP(espSize, b, files)},
-		{Name: "kiln-usr-a", Type: uuid.MustParse(b.arch.UsrType), UUID: data, Size: usrSize, Attributes: disk.ReadOnly, Fill: disk.FromFile(b.Usr, usrSize)},
-		{Name: "kiln-usr-a-verity", Type: uuid.MustParse(b.arch.UsrVerityType), UUID: hashTree, Size: veritySize, Attributes: disk.ReadOnly, Fill: disk.FromFile(b.Verity, veritySize)},
-	}}, 0o600) // the stamp holds keys
-}
-
-// bootFiles lists what the boot partition holds.
-func bootFiles(b *madeBase, node render.Rendered) ([]esp.File, error) {
-	loader, err := tree.NewHostFile(b.Loader)
-	if err != nil {
-		return nil, err
-	}
-	kernel, err := tree.NewHostFile(b.UKI)
-	if err != nil {
-		return nil, err
-	}
-	return []esp.File{
-		{Path: "EFI/BOOT/" + b.arch.EFIName, Content: loader},
-		{Path: "EFI/Linux/kiln-a.efi", Content: kernel},
-		{Path: "loader/loader.conf", Content: tree.Bytes("timeout 0\neditor no\n")},
-		{Path: "kiln/config.ign", Content: tree.Bytes(node.Ignition.Reveal())},
-	}, nil
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/kiln-os/kiln/images/esp"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/diskspace"
@@ -39,23 +38,6 @@ func lockOutput(dir string) (unlock func(), err error) {
 
 func unusableOutput(dir string, err error) error {
 	return diskspace.Explain(fmt.Errorf("output folder %s cannot be written: %w; give another with -o", dir, err), dir, 0, false)
-}
-
-// requireSpace fails if the disk has no room for a node's image, before the time
-// that writing it takes. The image that it replaces stays until it is whole.
-func requireSpace(b *madeBase, files []esp.File, img string) error {
-	need := int64(4 * mib) // tables of the partitions and of the boot file system
-	for _, f := range files {
-		need += f.Content.Size()
-	}
-	for _, part := range []string{b.Usr, b.Verity} {
-		st, err := os.Stat(part)
-		if err != nil {
-			return err
-		}
-		need += st.Size()
-	}
-	return diskspace.Require(img, need)
 }
 
 // checkClock refuses a clock that is certainly wrong: what is made now carries its

@@ -1,16 +1,12 @@
 package build
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/kiln-os/kiln/images/esp"
-	"github.com/kiln-os/kiln/images/tree"
-	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/payload"
 )
 
@@ -46,28 +42,6 @@ func TestSourceDate(t *testing.T) {
 		if !got.Equal(want) || (err == nil) == want.IsZero() || err != nil && !strings.Contains(err.Error(), value) {
 			t.Errorf("%q: %v, %v", value, got, err)
 		}
-	}
-}
-
-func TestRequireSpace(t *testing.T) {
-	dir := t.TempDir()
-	b := &madeBase{base: base{Usr: filepath.Join(dir, "usr"), Verity: filepath.Join(dir, "verity")}}
-	for _, name := range []string{b.Usr, b.Verity} {
-		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	img := filepath.Join(dir, "n.img")
-	if err := requireSpace(b, nil, img); err != nil {
-		t.Error(err)
-	}
-	// A hole: larger than any disk here, and nothing on it.
-	if err := os.Truncate(b.Usr, 1<<43); err != nil {
-		t.Fatal(err)
-	}
-	err := requireSpace(b, []esp.File{{Path: "f", Content: tree.Bytes("x")}}, img)
-	if !errors.As(err, new(*diskspace.FullError)) || !strings.Contains(err.Error(), img+": the disk is full: 8388612 MiB needed, ") {
-		t.Errorf("error %v", err)
 	}
 }
 

@@ -1,12 +1,12 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -17,13 +17,10 @@ import (
 	"time"
 
 	"github.com/kiln-os/kiln/images/deb"
-	"github.com/kiln-os/kiln/images/disk"
-	"github.com/kiln-os/kiln/images/esp"
 	"github.com/kiln-os/kiln/images/osbase"
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/cache"
-	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
 	"github.com/kiln-os/kiln/units"
@@ -56,36 +53,46 @@ func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, paylo
 	return ps, parts, err
 }
 
-// buildFirstboot compiles firstboot out of the checkout. The go command's own
-// cache makes that fast, and knows better than any digest of ours what has changed.
+// buildFirstboot compiles firstboot out of the checkout. The go command knows
+// better than any digest of ours what has changed, and has compiled packages in its
+// own cache; but it links anew each time, so the program is kept by their IDs.
 func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (program, error) {
-	o.Progress.Log("firstboot")
-	tmp, err := o.Cache.TempDir(firstbootProgram)
+	flags := []string{"-trimpath", "-buildvcs=false", "-mod=readonly"}
+	ldflags := "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version=" + o.Release
+	run := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.Go, "GOARM="+a.GoARM, "GOTOOLCHAIN=local", "GOFLAGS=")
+		if o.Offline {
+			cmd.Env = append(cmd.Env, "GOPROXY=off")
+		}
+		// Its own process group, so that no compiler outlives an interrupted build.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+		cmd.WaitDelay = 10 * time.Second
+		var failure bytes.Buffer
+		cmd.Stderr = &failure
+		out, err := cmd.Output()
+		if err != nil {
+			err = fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(failure.String()))
+		}
+		return out, err
+	}
+	// A BuildID holds the digests of a package's inputs and of its compiled form.
+	ids, err := run(slices.Concat([]string{"list", "-deps", "-export", "-f", "{{.ImportPath}} {{.BuildID}}"}, flags, []string{"./cmd/firstboot"})...)
 	if err != nil {
 		return program{}, err
 	}
-	defer os.RemoveAll(tmp)
-	out := filepath.Join(tmp, firstbootProgram)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
-		"-ldflags", "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version="+o.Release, "-o", out, "./cmd/firstboot")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.Go, "GOARM="+a.GoARM, "GOTOOLCHAIN=local", "GOFLAGS=")
-	if o.Offline {
-		cmd.Env = append(cmd.Env, "GOPROXY=off")
-	}
-	// Its own process group, so that no compiler outlives an interrupted build.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
-	cmd.WaitDelay = 10 * time.Second
-	if text, err := cmd.CombinedOutput(); err != nil {
-		err = fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(string(text)))
-		return program{}, diskspace.Explain(err, tmp, diskspace.Used(tmp), false)
-	}
-	sum, err := cache.FileDigest(out)
+	dir, err := o.Cache.Dir(ctx, "firstboot", cache.Key(a.Go, a.GoARM, ldflags, string(ids)), func(tmp string) error {
+		o.Progress.Log("firstboot")
+		_, err := run(slices.Concat([]string{"build"}, flags, []string{"-ldflags", ldflags, "-o", filepath.Join(tmp, firstbootProgram), "./cmd/firstboot"})...)
+		return err
+	})
 	if err != nil {
 		return program{}, err
 	}
-	path, err := o.Cache.Fetch(ctx, sum, -1, func(context.Context) (io.ReadCloser, error) { return os.Open(out) })
+	path := filepath.Join(dir, firstbootProgram)
+	sum, err := cache.FileDigest(path)
 	return program{path, sum}, err
 }
 
@@ -135,7 +142,7 @@ func osPrograms(ps programs) ([]osbase.Program, error) {
 
 // baseVersion changes when the code that makes a base does in a way that its other
 // inputs do not show: tests of golden digests fail then.
-const baseVersion = "3"
+const baseVersion = "4"
 
 // baseKey is the digest of everything that decides a base's bytes.
 func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, pl payloadParts, stamp time.Time, release string) (string, error) {
@@ -172,23 +179,4 @@ func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, pl paylo
 	}
 	record, err := json.Marshal(pl.record)
 	return cache.Key(append(parts, string(record))...), err
-}
-
-// fillESP writes the boot partition.
-func fillESP(size int64, b *madeBase, files []esp.File) fill {
-	id := disk.DerivedUUID("esp-volume", b.profile.Name)
-	o := esp.Options{Label: "KILN", VolumeID: uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3]), Time: b.time}
-	return func(_ context.Context, w io.WriterAt, offset int64) error {
-		return esp.Write(w, offset, size, o, files)
-	}
-}
-
-type fill = func(context.Context, io.WriterAt, int64) error
-
-func (m *madeBase) decodeHash() error {
-	b, err := hex.DecodeString(m.RootHash)
-	if err != nil || copy(m.hash[:], b) != len(m.hash) {
-		return fmt.Errorf("root hash %q in the cache is no SHA-256", m.RootHash)
-	}
-	return nil
 }

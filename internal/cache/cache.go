@@ -250,6 +250,29 @@ func removeLeft(final string) error {
 	return err
 }
 
+// Find returns the folder for key among those of kind, if the cache has it and its
+// files are the ones that were made.
+func (c *Cache) Find(ctx context.Context, kind, key string) (dir string, ok bool, err error) {
+	if !digestForm.MatchString(key) {
+		return "", false, fmt.Errorf("cache: %q is no SHA-256 in hexadecimal", key)
+	}
+	final := filepath.Join(c.dir, kind, key)
+	if _, err := os.Stat(final); errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	unlock, err := c.lock(ctx, final)
+	if err != nil {
+		return "", false, err
+	}
+	defer unlock()
+	damage, err := checkManifest(final)
+	if err != nil || damage == "" {
+		return final, err == nil, err
+	}
+	c.logf("damaged in the cache: %s (%s)", final, damage)
+	return "", false, nil
+}
+
 // Forget removes the folder for key among those of kind, so that the next use
 // makes it anew. A folder that is not there is no error.
 func (c *Cache) Forget(ctx context.Context, kind, key string) error {

@@ -226,3 +226,59 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestFilesWithHoles: a sparse file is known again with and without its holes, and
+// is made anew when a byte of it has changed.
+func TestFilesWithHoles(t *testing.T) {
+	c, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, made := Key("image"), 0
+	get := func() string {
+		t.Helper()
+		dir, err := c.Dir(t.Context(), "images", key, func(tmp string) error {
+			made++
+			f, err := os.Create(filepath.Join(tmp, "disk.img"))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if _, err := f.WriteAt([]byte("data"), 5<<20); err != nil {
+				return err
+			}
+			return f.Truncate(64 << 20)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, "disk.img")
+	}
+	img := get()
+	b, err := os.ReadFile(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(img, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if dir, ok, err := c.Find(t.Context(), "images", key); err != nil || !ok || dir != filepath.Dir(img) {
+		t.Errorf("%s, %v, %v", dir, ok, err)
+	}
+	if get(); made != 1 {
+		t.Errorf("made %d times", made)
+	}
+	b[40<<20] = 1
+	if err := os.WriteFile(img, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := c.Find(t.Context(), "images", key); err != nil || ok {
+		t.Errorf("a damaged folder is found: %v, %v", ok, err)
+	}
+	if get(); made != 2 {
+		t.Errorf("made %d times", made)
+	}
+	if _, ok, err := c.Find(t.Context(), "images", Key("none")); err != nil || ok {
+		t.Errorf("%v, %v", ok, err)
+	}
+}

@@ -13,15 +13,19 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+
+	"github.com/kiln-os/kiln/internal/sparse"
 )
 
 // manifestName is the file in a cached folder that lists what belongs into it: by
-// path, a file's SHA-256 or a link's target.
+// path, a file's SHA-256 or a link's target. A file with holes, such as a disk
+// image, has "sparse " and sparse.Digest: hashing gigabytes of zeros takes seconds.
 const manifestName = ".manifest.json"
 
 func writeManifest(dir string) error {
-	m, err := scan(dir)
+	m, err := scan(dir, digestNew)
 	if err != nil {
 		return err
 	}
@@ -49,7 +53,13 @@ func checkManifest(dir string) (damage string, err error) {
 	if err := json.Unmarshal(b, &want); err != nil {
 		return "the list of its files cannot be read", nil
 	}
-	got, err := scan(dir)
+	// The manifest says which digest a file has: a copied cache may have lost holes.
+	got, err := scan(dir, func(rel, name string) (string, error) {
+		if strings.HasPrefix(want[rel], sparsePrefix) {
+			return sparseDigest(name)
+		}
+		return FileDigest(name)
+	})
 	if errors.Is(err, errIrregular) {
 		return err.Error(), nil
 	}
@@ -79,7 +89,32 @@ func difference(want, got map[string]string) string {
 
 var errIrregular = errors.New("neither a file nor a folder nor a link")
 
-func scan(dir string) (map[string]string, error) {
+const sparsePrefix = "sparse "
+
+func sparseDigest(name string) (string, error) {
+	sum, err := sparse.Digest(name)
+	return sparsePrefix + sum, err
+}
+
+// digestNew picks the digest of a file that was just made.
+func digestNew(_, name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	holes, err := sparse.HasHoles(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	if holes {
+		return sparseDigest(name)
+	}
+	return FileDigest(name)
+}
+
+// scan lists the folder. digest is called with each file's path in the folder and
+// with its name.
+func scan(dir string, digest func(rel, name string) (string, error)) (map[string]string, error) {
 	var (
 		m     = map[string]string{}
 		mu    sync.Mutex
@@ -90,7 +125,7 @@ func scan(dir string) (map[string]string, error) {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for rel := range work {
-				sum, err := FileDigest(filepath.Join(dir, rel))
+				sum, err := digest(rel, filepath.Join(dir, rel))
 				mu.Lock()
 				m[rel], first = sum, errors.Join(first, err)
 				mu.Unlock()

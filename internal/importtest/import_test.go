@@ -29,6 +29,8 @@ var bans = []ban{
 	{"pki", "internal/host", "both programs use the pki; it knows neither's files"},
 	{"images", "internal/spec", "a base image is the same for every cluster"},
 	{"images", "pki", "a base image holds no secret"},
+	{"internal/nodeimage", "pki", "a base image holds no secret, and a stamp is bytes"},
+	{"internal/nodeimage", "internal/spec", "a base image is the same for every cluster"},
 	{"internal/bootplan", "internal/spec", "firstboot reads the plan without knowing the cluster file"},
 }
 

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -113,7 +112,7 @@ func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 	cmd.Stdout, cmd.Stderr = m.stderr, m.stderr
 	// Its own process group: an interrupt typed at the terminal is for this
 	// process to act on, with a proper shutdown.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = childAttr()
 
 	wait, err := startBound(cmd)
 	err = errors.Join(err, qmpTheirs.Close(), conTheirs.Close())
@@ -325,7 +324,7 @@ func (m *Machine) hasExited() bool {
 // socketPair returns two connected stream sockets: a connection for us and a
 // file for the child.
 func socketPair() (net.Conn, *os.File, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fds, err := socketPairFDs()
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kiln-os/kiln/internal/build"
+	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/nodeimage"
+	"github.com/kiln-os/kiln/internal/spec"
+	"github.com/kiln-os/kiln/internal/version"
+)
+
+func (a *app) stampCommand() *cobra.Command {
+	var out string
+	var s build.StampOptions
+	c := &cobra.Command{
+		Use:   "stamp FILE --node NAME",
+		Short: "Make the image of one node, or make an existing image that node's",
+		Long: `Make the image of one node of a cluster file. The node's identity (its Ignition
+config with name, addresses and keys) is written into a copy of the base image that
+the last build into the output folder used; without one, it is made as build does.
+
+With --image the identity is written into an image that is there already: a file, or
+a disk such as an SD card that an image of the node's profile was written to. It must
+not be in use. A crash at any instant leaves the old identity or the new one whole;
+run the command again then.
+
+A machine reads its identity at its first boot only. An image that has been booted is
+therefore refused, unless --reset says that all state of the node that it was is to
+be removed; its next boot is a first boot.`,
+		Example: `  imagegen stamp cluster.yaml --node kiln-1 -o out/                   # writes out/kiln-1.img
+  imagegen stamp cluster.yaml --node kiln-1 -o out/ --image card.img  # an image that is there
+  sudo imagegen stamp cluster.yaml --node kiln-1 -o out/ --image /dev/sdX
+  imagegen stamp cluster.yaml --node kiln-1 -o out/ --image card.img --reset
+  imagegen stamp cluster.yaml --node kiln-1 --json                    # for programs`,
+		Args:              exactArgs("FILE"),
+		ValidArgsFunction: clusterFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case s.Node == "":
+				return usageError{errors.New("imagegen stamp takes --node NAME: which node of the cluster file")}
+			case s.Reset && s.Image == "":
+				return usageError{errors.New("--reset is for an existing image: name it with --image FILE")}
+			}
+			cluster, err := a.load(args[0])
+			if err != nil {
+				return err
+			}
+			store, err := cache.Open(a.cacheDir)
+			if err != nil {
+				return err
+			}
+			progress := a.reporter()
+			result, err := build.Stamp(cmd.Context(), build.Options{
+				Cluster: cluster, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
+				Release: version.Version, Now: time.Now(), Progress: progress,
+			}, s)
+			err = orInterrupted(cmd.Context(), err)
+			progress.Finish(err)
+			if errors.Is(err, nodeimage.ErrBooted) {
+				return fmt.Errorf("%w. Write a new image to the disk and stamp that, or give --reset, which removes the node's state", err)
+			}
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(result)
+			}
+			fmt.Fprintf(a.Out, "%s\t%s\t%d KiB written\n", result.Node, result.Image, (result.Written.Base+result.Written.Stamp+1023)>>10)
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&out, "output", "o", "out", "output folder of the build, with the cluster's keys")
+	f.StringVar(&s.Node, "node", "", "the node's name in the cluster file")
+	f.StringVar(&s.Image, "image", "", "existing image file or disk to write the identity into")
+	f.BoolVar(&s.Reset, "reset", false, "if the image has been booted, remove all state of the node that it was")
+	a.jsonFlag(c)
+	completeFolder(c, "output")
+	register(c, "node", completeNodes)
+	return c
+}
+
+// completeNodes completes the names of the cluster file's nodes.
+func completeNodes(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var names []cobra.Completion
+	if len(args) > 0 {
+		if data, err := os.ReadFile(args[0]); err == nil {
+			// A file with mistakes may still name its nodes.
+			cluster, _ := spec.Parse(args[0], data, spec.Known{})
+			for _, n := range cluster.Nodes {
+				names = append(names, n.Name)
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,33 @@
+package nodeimage
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	errInUse = errors.New("in use")
+	errBusy  = unix.EBUSY
+)
+
+// lock locks the whole file for this open file description, as QEMU locks bytes of
+// the images that it has open, also as the backing file of an overlay
+// (block/file-posix.c), and with flock(2), as udev and other tools lock disks. Both
+// end when the file is closed.
+func lock(f *os.File) error {
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return errInUse
+	}
+	return err
+}
+
+// punch makes a hole of a part of a file, if its file system can.
+func punch(f *os.File, from, to int64) bool {
+	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from) == nil
+}

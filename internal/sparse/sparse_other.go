@@ -1,0 +1,34 @@
+//go:build !linux
+
+package sparse
+
+import (
+	"os"
+	"slices"
+)
+
+// extents lists the data of a file: its blocks that are not zeros, as holes cannot
+// be asked for the same way everywhere.
+func extents(f *os.File, size int64) ([]extent, error) {
+	var out []extent
+	buf, zeros := make([]byte, block), make([]byte, block)
+	for at := int64(0); at < size; at += block {
+		b := buf[:min(block, size-at)]
+		if _, err := f.ReadAt(b, at); err != nil {
+			return nil, err
+		}
+		if slices.Equal(b, zeros[:len(b)]) {
+			continue
+		}
+		if n := len(out); n > 0 && out[n-1].at+out[n-1].len == at {
+			out[n-1].len += int64(len(b))
+		} else {
+			out = append(out, extent{at, int64(len(b))})
+		}
+	}
+	return out, nil
+}
+
+func reflink(_, _ *os.File) bool { return false }
+
+func startWriting(*os.File, int64, int64) {}
