@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -47,7 +48,7 @@ be removed; its next boot is a first boot.`,
 			case s.Reset && s.Image == "":
 				return usageError{errors.New("--reset is for an existing image: name it with --image FILE")}
 			}
-			cluster, err := a.load(args[0])
+			cluster, manifest, err := a.load(args[0])
 			if err != nil {
 				return err
 			}
@@ -56,12 +57,16 @@ be removed; its next boot is a first boot.`,
 				return err
 			}
 			progress := a.reporter()
+			store.Log = progress.Log
 			result, err := build.Stamp(cmd.Context(), build.Options{
-				Cluster: cluster, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
+				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
 				Release: version.Version, Now: time.Now(), Progress: progress,
 			}, s)
 			err = orInterrupted(cmd.Context(), err)
 			progress.Finish(err)
+			if errors.Is(err, context.Canceled) {
+				return a.interrupted(err)
+			}
 			if errors.Is(err, nodeimage.ErrBooted) {
 				return fmt.Errorf("%w. Write a new image to the disk and stamp that, or give --reset, which removes the node's state", err)
 			}
