@@ -33,12 +33,12 @@ demo: build ## bake the example cluster and boot it in QEMU until its node is Re
 	bin/imagegen build examples/single-node.yaml -o out/demo
 	bin/imagegen boot examples/single-node.yaml -o out/demo --until-ready
 
-test: lint test-unit test-race test-integration test-faults test-boot ## everything: unit, script, golden, reference tools, real API server, failing hosts, VM boot
+test: lint test-unit test-race test-reproducible test-integration test-faults test-boot ## everything: unit, script, golden, reference tools, two builds alike, real API server, failing hosts, VM boot
 
 lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags boot,docs,faults,integration ./...
+	$(GO) vet -tags bench,boot,docs,faults,integration,reproducible ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
 	$(GO) tool staticcheck ./...
 
@@ -49,6 +49,9 @@ test-race: ## the packages with goroutines, under the race detector
 	@command -v $$($(GO) env CC) >/dev/null || { echo "skipped: test-race: the race detector needs a C compiler (gcc and libc6-dev)"; exit 0; }; \
 	echo $(GO) test -race; \
 	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/fetch/... ./internal/sparse/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./images/deb/... ./images/verity/... ./payload/...
+
+test-reproducible: build ## two builds with the same inputs on hosts as unlike as can be give the same bytes
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags reproducible -count=1 -v -timeout 20m -run TestReproducible ./internal/build/
 
 test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback; the payload as a release
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \

@@ -57,7 +57,7 @@ nodes:
 ssh:
   authorizedKeys:
     - {{.Key}}
-`))
+{{.More}}`))
 
 // node is a baked image, the machine that runs it and the ways to talk to it.
 type node struct {
@@ -68,7 +68,8 @@ type node struct {
 	image     string // the disk image
 	secrets   string // folder with admin.conf and the cluster's keys
 	adminConf secret.Value
-	artifacts string // folder for what explains a failure
+	artifacts string      // folder for what explains a failure
+	disks     []qemu.Disk // besides the image's
 
 	machine *qemu.Machine
 	client  kubernetes.Interface
@@ -78,7 +79,10 @@ type node struct {
 }
 
 // bake writes a cluster file and builds its image with the real imagegen.
-func bake(t *testing.T) *node {
+func bake(t *testing.T) *node { return bakeWith(t, "") }
+
+// bakeWith is bake with more settings in the cluster file.
+func bakeWith(t *testing.T, more string) *node {
 	t.Helper()
 	n := &node{artifacts: artifactsDir(t), times: newTimeline()}
 	n.arch, n.tools = qemutest.Find(t, "amd64")
@@ -88,7 +92,7 @@ func bake(t *testing.T) *node {
 	}
 	dir := t.TempDir()
 	var file bytes.Buffer
-	err = clusterFile.Execute(&file, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "Key": n.key.Authorized})
+	err = clusterFile.Execute(&file, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "Key": n.key.Authorized, "More": more})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +134,7 @@ func (n *node) boot(t *testing.T) {
 	net.Isolated = true
 	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
 		Arch: n.arch, Accel: n.accel, Name: nodeName, Dir: filepath.Join(n.artifacts, nodeName),
-		Disks:     []qemu.Disk{{Image: n.image, SizeBytes: diskBytes, Fast: true}},
+		Disks:     append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes, Fast: true}}, n.disks...),
 		MemoryMiB: guestMemoryMiB, CPUs: guestCPUs, Net: net,
 	})
 	if err != nil {

@@ -1,0 +1,234 @@
+//go:build boot && bench
+
+package qemutests
+
+import (
+	"archive/tar"
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/kiln-os/kiln/images/disk"
+	"github.com/kiln-os/kiln/images/oci"
+	"github.com/kiln-os/kiln/internal/testtools"
+	"github.com/kiln-os/kiln/payload"
+)
+
+//go:embed testdata/kubeadm.sh testdata/kubeadm.yaml
+var referenceFiles embed.FS
+
+// referenceSnippet lets the unit of firstboot run the reference's script instead.
+const referenceSnippet = `butane:
+  - variant: fcos
+    version: 1.4.0
+    systemd:
+      units:
+        - name: firstboot.service
+          dropins:
+            - name: 50-reference.conf
+              contents: |
+                [Service]
+                ExecStart=
+                ExecStart=/bin/sh -c 'mkdir -p /run/reference && mount -o ro /dev/vdb /run/reference && exec sh /run/reference/kubeadm.sh'
+                Restart=no
+`
+
+// referenceDisk makes the disk with what real kubeadm needs for the cluster that
+// kiln, a running node, has: the same programs, images and pod network.
+func referenceDisk(t *testing.T, kiln *node) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, f := range []string{"kubeadm.sh", "kubeadm.yaml"} {
+		b, err := referenceFiles.ReadFile("testdata/" + f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, f), b)
+	}
+	compileKubeadm(t, filepath.Join(dir, "kubeadm"))
+	archiveImages(t, kiln.image, filepath.Join(dir, "images.tar"))
+	writeFile(t, filepath.Join(dir, "10-flannel.conflist"), []byte(kiln.sh(t, "cat /etc/cni/net.d/10-flannel.conflist")))
+	writeFile(t, filepath.Join(dir, "flannel.json"), flannelObjects(t, kiln))
+
+	img := filepath.Join(t.TempDir(), "reference.img")
+	if out, err := testtools.Command(t, "mke2fs", "-q", "-t", "ext4", "-d", dir, img, "1500M").CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v\n%s", err, out)
+	}
+	return img
+}
+
+func writeFile(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// compileKubeadm compiles kubeadm out of the module that the payload is of.
+func compileKubeadm(t *testing.T, to string) {
+	t.Helper()
+	source, err := filepath.Abs("../payload/kubernetes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, f := range []string{"go.mod", "go.sum"} {
+		b, err := os.ReadFile(filepath.Join(source, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, f), b)
+	}
+	t.Setenv("CGO_ENABLED", "0")
+	// The payload's go.sum has no sums of what kubeadm alone imports.
+	run(t, "go", "build", "-C", source, "-modfile", filepath.Join(dir, "go.mod"), "-mod=mod", "-trimpath",
+		"-ldflags", "-s -w -X k8s.io/component-base/version.gitVersion="+payload.KubernetesVersion, "-o", to, "k8s.io/kubernetes/cmd/kubeadm")
+}
+
+// archiveImages writes the container images of a node's disk image as an archive
+// with gzip layers, as `docker save` and mirrors of registries do.
+func archiveImages(t *testing.T, image, to string) {
+	t.Helper()
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	table, err := disk.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "usr")
+	for _, p := range table.Partitions {
+		if p.Name == "kiln-usr-a" {
+			out, err := testtools.Command(t, "unsquashfs", "-q", "-n", "-no-xattrs", "-d", dir, "-o", fmt.Sprint(p.Offset), image, "share/kiln/images").CombinedOutput()
+			if err != nil {
+				t.Fatalf("unsquashfs: %v\n%s", err, out)
+			}
+		}
+	}
+	root := filepath.Join(dir, "share/kiln/images")
+	index, err := layout.ImageIndexFromPath(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := map[name.Reference]v1.Image{}
+	layers := map[v1.Hash]v1.Layer{} // those that images share are there once
+	for _, m := range manifest.Manifests {
+		ref, err := name.NewTag(m.Annotations["io.containerd.image.name"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, err := index.Image(m.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := from.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []v1.Layer
+		for _, id := range config.RootFS.DiffIDs {
+			if layers[id] == nil {
+				files := filepath.Join(root, oci.LayersDir, id.Hex)
+				if layers[id], err = tarball.LayerFromOpener(func() (io.ReadCloser, error) { return tarOf(files), nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			list = append(list, layers[id])
+		}
+		config.RootFS.DiffIDs, config.History = nil, nil
+		img, err := mutate.ConfigFile(empty.Image, config)
+		if err == nil {
+			img, err = mutate.AppendLayers(img, list...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		images[ref] = img
+	}
+	if err := tarball.MultiRefWriteToFile(to, images); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tarOf(dir string) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(w)
+		err := tw.AddFS(os.DirFS(dir))
+		if err == nil {
+			err = tw.Close()
+		}
+		w.CloseWithError(err)
+	}()
+	return r
+}
+
+// flannelObjects returns the objects of the pod network as a list for kubectl.
+func flannelObjects(t *testing.T, n *node) []byte {
+	t.Helper()
+	ctx, c := context.Background(), n.client
+	const ns = "kube-flannel"
+	var list []runtime.Object
+	add := func(o runtime.Object, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, o)
+	}
+	g := metav1.GetOptions{}
+	namespace, err := c.CoreV1().Namespaces().Get(ctx, ns, g)
+	add(&corev1.Namespace{ObjectMeta: plain(namespace.ObjectMeta)}, err)
+	account, err := c.CoreV1().ServiceAccounts(ns).Get(ctx, "flannel", g)
+	add(&corev1.ServiceAccount{ObjectMeta: plain(account.ObjectMeta)}, err)
+	cm, err := c.CoreV1().ConfigMaps(ns).Get(ctx, "kube-flannel-cfg", g)
+	add(&corev1.ConfigMap{ObjectMeta: plain(cm.ObjectMeta), Data: cm.Data}, err)
+	role, err := c.RbacV1().ClusterRoles().Get(ctx, "flannel", g)
+	add(&rbacv1.ClusterRole{ObjectMeta: plain(role.ObjectMeta), Rules: role.Rules}, err)
+	binding, err := c.RbacV1().ClusterRoleBindings().Get(ctx, "flannel", g)
+	add(&rbacv1.ClusterRoleBinding{ObjectMeta: plain(binding.ObjectMeta), Subjects: binding.Subjects, RoleRef: binding.RoleRef}, err)
+	ds, err := c.AppsV1().DaemonSets(ns).Get(ctx, "kube-flannel-ds", g)
+	add(&appsv1.DaemonSet{ObjectMeta: plain(ds.ObjectMeta), Spec: ds.Spec}, err)
+
+	kinds := []schema.GroupVersionKind{
+		corev1.SchemeGroupVersion.WithKind("Namespace"), corev1.SchemeGroupVersion.WithKind("ServiceAccount"), corev1.SchemeGroupVersion.WithKind("ConfigMap"),
+		rbacv1.SchemeGroupVersion.WithKind("ClusterRole"), rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"), appsv1.SchemeGroupVersion.WithKind("DaemonSet"),
+	}
+	for i, o := range list {
+		o.GetObjectKind().SetGroupVersionKind(kinds[i])
+	}
+	b, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": list})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func plain(m metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: m.Name, Namespace: m.Namespace, Labels: m.Labels}
+}

@@ -1,0 +1,168 @@
+//go:build boot && bench
+
+package qemutests
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kiln-os/kiln/internal/qemu"
+	"github.com/kiln-os/kiln/internal/qemu/cluster"
+)
+
+var kernelStart = regexp.MustCompile(`Linux version \d`)
+
+// figures are what is measured of one way to a node.
+type figures struct {
+	ready      time.Duration // from the kernel's first line until the node is Ready
+	everything time.Duration // until all pods are ready, too
+	written    int64         // bytes written to the disk until the node is Ready
+	memory     int64         // bytes in use 60 s after everything is ready
+	reboot     time.Duration // second boot, from the kernel's first line until Ready
+}
+
+// TestBenchFirstBoot measures a node that Kiln set up, and beside it real kubeadm in
+// the same virtual machine with the same programs, images and settings.
+func TestBenchFirstBoot(t *testing.T) {
+	kiln := bake(t)
+	kiln.boot(t)
+	k := measure(t, kiln)
+	extra := referenceDisk(t, kiln)
+	kiln.machine.Kill() // two machines at once would measure each other
+
+	reference := bakeWith(t, referenceSnippet)
+	reference.disks = []qemu.Disk{{Image: extra}}
+	reference.boot(t)
+	r := measure(t, reference)
+	for _, l := range reference.machine.Console().Lines() {
+		if i := strings.Index(l.Text, "bench: "); i >= 0 {
+			t.Logf("reference: %s", l.Text[i:])
+		}
+	}
+	t.Logf("kiln:      %+v", k)
+	t.Logf("reference: %+v", r)
+}
+
+// measure follows a machine that was just started.
+func measure(t *testing.T, n *node) figures {
+	t.Helper()
+	var f figures
+	console := n.machine.Console()
+	if _, err := console.WaitFor(n.within(t, 3*time.Minute), kernelStart); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	waitNodeReady(t, n, "")
+	f.ready = time.Since(start)
+	if err := n.ssh.Wait(n.within(t, 2*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	f.written = n.bytesWritten(t)
+	if _, err := cluster.WaitReady(n.within(t, 20*time.Minute), n.client, nil, nodeName); err != nil {
+		t.Fatal(err)
+	}
+	f.everything = time.Since(start)
+	n.waitFirstbootEnd(t)
+	select {
+	case <-n.machine.Context().Done():
+		t.Fatal("the machine has stopped")
+	case <-time.After(60 * time.Second):
+	}
+	f.memory = n.memoryInUse(t)
+	t.Logf("%s\n%s", n.sh(t, "free -m; ps -eo rss,comm --sort=-rss | head -20"), n.sh(t, "systemd-analyze; systemd-analyze blame | head -20; firstboot status || true"))
+
+	const bootIDFile = "/proc/sys/kernel/random/boot_id"
+	old := n.sh(t, "cat "+bootIDFile)
+	mark := console.Mark()
+	if _, err := n.ssh.Run(n.within(t, time.Minute), "systemctl reboot"); err != nil {
+		t.Logf("systemctl reboot: %v", err)
+	}
+	if _, err := console.WaitForSince(n.within(t, 5*time.Minute), mark, kernelStart); err != nil {
+		t.Fatal(err)
+	}
+	start = time.Now()
+	waitNodeReady(t, n, old)
+	f.reboot = time.Since(start)
+	return f
+}
+
+// waitNodeReady waits until the node is Ready in another boot than old.
+func waitNodeReady(t *testing.T, n *node, old string) {
+	t.Helper()
+	ctx := n.within(t, 20*time.Minute)
+	for {
+		call, cancel := context.WithTimeout(ctx, 10*time.Second)
+		obj, err := n.client.CoreV1().Nodes().Get(call, nodeName, metav1.GetOptions{})
+		cancel()
+		if err == nil && obj.Status.NodeInfo.BootID != old {
+			if ready, _ := cluster.NodeReady(*obj); ready {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("node %s is not Ready: %v; last answer: %v", nodeName, context.Cause(ctx), err)
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// bytesWritten is what went to the node's disk, with what the kernel still holds back.
+func (n *node) bytesWritten(t *testing.T) int64 {
+	t.Helper()
+	// The seventh field counts sectors of 512 bytes (Documentation/block/stat.rst).
+	fields := strings.Fields(n.sh(t, "sync; cat /sys/block/vda/stat"))
+	if len(fields) < 7 {
+		t.Fatalf("/sys/block/vda/stat: %q", fields)
+	}
+	return 512 * number(t, fields[6])
+}
+
+func (n *node) memoryInUse(t *testing.T) int64 {
+	t.Helper()
+	out := n.sh(t, "cat /proc/meminfo")
+	of := func(name string) int64 {
+		m := regexp.MustCompile(`(?m)^` + name + `: +(\d+) kB`).FindStringSubmatch(out)
+		if m == nil {
+			t.Fatalf("/proc/meminfo has no %s", name)
+		}
+		return number(t, m[1]) << 10
+	}
+	return of("MemTotal") - of("MemAvailable")
+}
+
+func number(t *testing.T, s string) int64 {
+	t.Helper()
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// waitFirstbootEnd waits until nothing of the first boot runs any more.
+func (n *node) waitFirstbootEnd(t *testing.T) {
+	t.Helper()
+	ctx := n.within(t, 10*time.Minute)
+	for {
+		out, err := n.ssh.Run(ctx, "systemctl show -P ActiveState firstboot.service")
+		if state := strings.TrimSpace(out); err == nil && state != "activating" {
+			if state != "active" {
+				t.Fatalf("firstboot.service is %s", state)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(fmt.Errorf("firstboot.service does not end: %w", context.Cause(ctx)))
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
