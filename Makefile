@@ -13,7 +13,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount -
 # The date on the man pages: the same sources give the same pages.
 DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
-.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-faults test-boot lint clean
+.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-faults test-boot bench lint clean
 .DEFAULT_GOAL := help
 
 help: ## this text
@@ -62,6 +62,10 @@ test-faults: build ## builds whose host fails them: damaged caches, lying mirror
 
 test-boot: build ## a virtual machine from firmware to a Ready node, and a reboot
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot -count=1 -v -p 1 -timeout 60m ./qemu-tests/... ./internal/qemu/...
+
+bench: build ## every row of docs/performance.md and its reference, in one run; bench.json
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen KILN_BENCH_JSON=$(CURDIR)/bench.json \
+		$(GO) test -tags bench,boot -count=1 -v -p 1 -timeout 90m -run TestBench ./qemu-tests/
 
 clean: ## removes bin/ and out/, not the cache
 	rm -rf bin out
