@@ -108,6 +108,10 @@ func TestBuild(t *testing.T) {
 	if err != nil || !bytes.Equal(got.Initrd, parts().Initrd) || string(got.Cmdline) != "quiet" {
 		t.Errorf("read back: %v", err)
 	}
+	text, err := ReadText(bytes.NewReader(img), int64(len(img)))
+	if err != nil || string(text.Cmdline) != "quiet" || string(text.OSRel) != "ID=kiln\n" || string(text.Uname) != "6.12" || text.Linux != nil || text.Initrd != nil {
+		t.Errorf("text read back: %q, %v", text.Cmdline, err)
+	}
 }
 
 func TestBuildRefuses(t *testing.T) {
@@ -122,6 +126,17 @@ func TestBuildRefuses(t *testing.T) {
 	if _, err := Read(bytes.NewReader(stub()), 1024); err == nil {
 		t.Error("a stub is taken for an image")
 	}
+	long := parts()
+	long.Cmdline = make([]byte, maxText+1)
+	img, err := Build(stub(), long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"a stub": stub(), "nothing": nil, "a long command line": img} {
+		if _, err := ReadText(bytes.NewReader(b), int64(len(b))); err == nil {
+			t.Errorf("text of %s is read", name)
+		}
+	}
 }
 
 func FuzzRead(f *testing.F) {
@@ -131,8 +146,12 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(img)
 	f.Add(stub())
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = Read(bytes.NewReader(b), int64(len(b)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, err := Read(bytes.NewReader(b), int64(len(b)))
+		text, textErr := ReadText(bytes.NewReader(b), int64(len(b)))
+		if err == nil && textErr == nil && !bytes.Equal(all.Cmdline, text.Cmdline) {
+			t.Errorf("command line %q, and %q as text", all.Cmdline, text.Cmdline)
+		}
 		_, _ = Build(b, parts())
 	})
 }
