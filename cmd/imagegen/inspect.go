@@ -94,7 +94,7 @@ func (a *app) printReport(r *inspect.Report) error {
 	}
 	row()
 	if len(r.Secrets) == 0 {
-		row("no secrets")
+		row(map[bool]string{true: "no secrets in the stamp", false: "no secrets"}[r.State == inspect.StateBooted])
 	}
 	if err := t.Flush(); err != nil {
 		return err

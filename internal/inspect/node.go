@@ -44,6 +44,9 @@ type Login struct {
 // networkFile is where Kiln writes the node's network settings, see systemd.network(5).
 const networkFile = "/etc/systemd/network/10-kiln.network"
 
+// sshKeys is where a user's keys are, below the home folder.
+const sshKeys = "/.ssh/authorized_keys"
+
 // node reads the boot plan and the network settings. A plan that cannot be read
 // leaves what else is known.
 func (c *config) node() (*Node, error) {
@@ -78,7 +81,7 @@ func (c *config) network(n *Node) error {
 	if !ok {
 		return nil // the image's own settings: DHCP
 	}
-	options, err := unit.Deserialize(strings.NewReader(f.data.RevealString()))
+	options, err := unit.DeserializeOptions(strings.NewReader(f.data.RevealString()))
 	if err != nil {
 		return fmt.Errorf("%s: %w", networkFile, err)
 	}
@@ -113,7 +116,7 @@ func (c *config) logins() []Login {
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(c.files)) {
-		home, found := strings.CutSuffix(p, "/.ssh/authorized_keys")
+		home, found := strings.CutSuffix(p, sshKeys)
 		if found {
 			add(home[strings.LastIndex(home, "/")+1:], c.files[p].data.RevealString())
 		}

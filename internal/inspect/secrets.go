@@ -80,7 +80,8 @@ func (c *config) secrets(now time.Time) []Secret {
 	// The plan cannot be read for the folder if it is damaged: then it is kubeadm's.
 	certs := cmp.Or(plan.Cluster.Kubeadm.CertificatesDir, kubeadmapi.DefaultCertificatesDir)
 	for p, f := range c.files {
-		if p == bootplan.Path && planErr == nil || f.data.IsZero() {
+		// The keys that open the node are among its logins.
+		if p == bootplan.Path && planErr == nil || f.data.IsZero() || strings.HasSuffix(p, sshKeys) {
 			continue
 		}
 		out = append(out, c.ofFile(certs, p, f)...)
