@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -76,6 +77,11 @@ func (c *config) secrets(now time.Time) []Secret {
 				Reach: "lets any machine join as a worker, under any node name that is free",
 			})
 		}
+		for _, field := range filled(reflect.ValueOf(plan), "") {
+			if !strings.HasPrefix(field, "tokens[") {
+				out = append(out, Secret{Name: field + " of the boot plan", Path: bootplan.Path, Reach: "what the boot plan has it for"})
+			}
+		}
 	}
 	// The plan cannot be read for the folder if it is damaged: then it is kubeadm's.
 	certs := cmp.Or(plan.Cluster.Kubeadm.CertificatesDir, kubeadmapi.DefaultCertificatesDir)
@@ -96,6 +102,35 @@ func (c *config) secrets(now time.Time) []Secret {
 		out[i].Expired = !s.Expires.At.IsZero() && s.Expires.At.Before(now)
 	}
 	slices.SortFunc(out, func(a, b Secret) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Name, b.Name)) })
+	return out
+}
+
+// filled lists the secrets in a value by their paths, so that none is missed that a
+// boot plan of another version has.
+func filled(v reflect.Value, path string) (out []string) {
+	if s, ok := v.Interface().(secret.Value); ok {
+		if !s.IsZero() {
+			out = append(out, path)
+		}
+		return out
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			out = filled(v.Elem(), path)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			out = append(out, filled(v.Index(i), fmt.Sprintf("%s[%d]", path, i))...)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() {
+				name := strings.ToLower(f.Name[:1]) + f.Name[1:]
+				out = append(out, filled(v.Field(i), strings.TrimPrefix(path+"."+name, "."))...)
+			}
+		}
+	}
 	return out
 }
 

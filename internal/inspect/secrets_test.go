@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -155,6 +156,27 @@ func TestKinds(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestFilled: a secret that a boot plan gets one day is not missed.
+func TestFilled(t *testing.T) {
+	type inner struct {
+		Key, Empty secret.Value
+		At         time.Time
+	}
+	v := struct {
+		Plan   bootplan.Plan
+		Inner  *inner
+		List   []inner
+		Absent *inner
+	}{
+		Plan:  bootplan.Plan{Tokens: []bootplan.Token{{ID: "abcdef", Secret: secret.FromString("x")}}},
+		Inner: &inner{Key: secret.FromString("x")}, List: []inner{{}, {Key: secret.FromString("x")}},
+	}
+	want := []string{"plan.tokens[0].secret", "inner.key", "list[1].key"}
+	if got := filled(reflect.ValueOf(v), ""); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
