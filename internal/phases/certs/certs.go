@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 			continue
 		}
 		if cas[row.Signer].KeyPEM.IsZero() {
-			missing = append(missing, fmt.Sprintf("%s.crt and .key, signed by %s: %s", paths.PKI(row.File), row.Signer, reason(why)))
+			missing = append(missing, fmt.Sprintf("%s.crt and .key: %s; %s is not here to sign them with", paths.PKI(row.File), reason(why), paths.PKI(row.Signer+".key")))
 			continue
 		}
 		if !errors.Is(why, fs.ErrNotExist) {
@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%d certificates can be signed by external CAs only, so they must come with the node's configuration:\n\t%s", len(missing), strings.Join(missing, "\n\t"))
+		return phase.Permanent(fmt.Errorf("certificates of external CAs must come with the node's configuration; %d do not fit:\n\t%s", len(missing), strings.Join(missing, "\n\t")))
 	}
 	return nil
 }

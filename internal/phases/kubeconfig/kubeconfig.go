@@ -94,8 +94,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("the cluster's CA is external (%s is not here), so %d kubeconfigs must come with the node's configuration:\n\t%s",
-			paths.PKI("ca.key"), len(missing), strings.Join(missing, "\n\t"))
+		return phase.Permanent(fmt.Errorf("the cluster's CA is external (%s is not here), so its kubeconfigs must come with the node's configuration; %d do not fit:\n\t%s",
+			paths.PKI("ca.key"), len(missing), strings.Join(missing, "\n\t")))
 	}
 	return nil
 }
