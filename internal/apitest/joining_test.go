@@ -142,9 +142,8 @@ func wants(t *testing.T, c *Cluster, err error, texts ...string) {
 // its certificate with client-go's code, which the kubelet uses, registers the Node,
 // and runs static pods as processes.
 type kubelet struct {
-	t     *testing.T
-	node  *Cluster
-	first bool // the Node is Ready and its pods run
+	t    *testing.T
+	node *Cluster
 
 	mu      sync.Mutex
 	running bool
@@ -227,6 +226,9 @@ func (k *kubelet) runPods(ctx context.Context) {
 			}
 		}
 		sleep(ctx, 200*time.Millisecond)
+	}
+	for _, p := range pods {
+		p.stop()
 	}
 }
 

@@ -148,14 +148,14 @@ func (j joiner) stopped(ctx context.Context) error {
 // start has the kubelet start the member and waits until it has. The manifest of one
 // that has started is kept: which members there were is not news to it, and a changed
 // file would restart it.
-func (j joiner) start(ctx context.Context) error {
+func (j joiner) start(ctx context.Context) (err error) {
 	if err := os.MkdirAll(j.paths.EtcdData(), 0o700); err != nil {
 		return fmt.Errorf("etcd's data folder: %w", err)
 	}
 	if err := os.Chmod(j.paths.EtcdData(), 0o700); err != nil {
 		return fmt.Errorf("etcd's data folder: %w", err)
 	}
-	return phase.Poll(ctx, j.r, "this node's etcd to start", interval, j.bound, func(ctx context.Context) error {
+	err = phase.Poll(ctx, j.r, "this node's etcd to start", interval, j.bound, func(ctx context.Context) error {
 		list, err := j.client.Members(ctx)
 		if err != nil {
 			return err
@@ -188,6 +188,10 @@ func (j joiner) start(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err == nil {
+		j.r.Step("this node's etcd has started")
+	}
+	return err
 }
 
 // promote gives the member its vote once it has the data, and waits until etcd has a
