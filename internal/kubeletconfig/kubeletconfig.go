@@ -18,6 +18,7 @@ import (
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 )
 
@@ -105,6 +106,11 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 	var args []string
 	if cfg.NodeName != cfg.Hostname {
 		args = append(args, "--hostname-override="+cfg.NodeName)
+	}
+	if cfg.Plan.Cluster.VirtualIP != "" && cfg.Plan.Role != bootplan.RoleJoinWorker {
+		// Left to itself the kubelet takes one of the host's addresses, and one of the
+		// control planes has the virtual IP too.
+		args = append(args, "--node-ip="+cfg.AdvertiseAddress.String())
 	}
 	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
