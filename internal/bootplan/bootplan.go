@@ -76,11 +76,14 @@ type Cluster struct {
 	Name              string `json:"name"`
 	KubernetesVersion string `json:"kubernetesVersion"` // "v1.37.2"
 	// ControlPlaneEndpoint is host or host:port; without a port 6443 is meant.
-	ControlPlaneEndpoint string   `json:"controlPlaneEndpoint,omitempty"`
-	PodSubnets           []string `json:"podSubnets"`     // CIDRs, one per family
-	ServiceSubnets       []string `json:"serviceSubnets"` // CIDRs, one per family
-	DNSDomain            string   `json:"dnsDomain"`
-	CertSANs             []string `json:"certSANs,omitempty"`
+	ControlPlaneEndpoint string `json:"controlPlaneEndpoint,omitempty"`
+	// VirtualIP is an address that the control planes pass among themselves; empty
+	// means none. It is never the address of the node that holds it.
+	VirtualIP      string   `json:"virtualIP,omitempty"`
+	PodSubnets     []string `json:"podSubnets"`     // CIDRs, one per family
+	ServiceSubnets []string `json:"serviceSubnets"` // CIDRs, one per family
+	DNSDomain      string   `json:"dnsDomain"`
+	CertSANs       []string `json:"certSANs,omitempty"`
 	// EncryptionAlgorithm is kubeadm's name: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256 or ECDSA-P384.
 	EncryptionAlgorithm string `json:"encryptionAlgorithm"`
 	// PodNetwork is the CNI that firstboot installs: "flannel" or "none".
@@ -298,6 +301,11 @@ func (p Plan) Validate() error {
 	if e := p.Cluster.ControlPlaneEndpoint; e != "" {
 		if _, _, err := SplitEndpoint(e); err != nil {
 			bad("cluster.controlPlaneEndpoint: %v", err)
+		}
+	}
+	if a := p.Cluster.VirtualIP; a != "" {
+		if _, err := netip.ParseAddr(a); err != nil {
+			bad("cluster.virtualIP %q is not an IP address", a)
 		}
 	}
 	for i, t := range p.Tokens {

@@ -118,6 +118,7 @@ func TestParseIsStrict(t *testing.T) {
 		{"bad subnet", "10.244.0.0/16", "10.244.0.0", "10.244.0.0"},
 		{"bad timeout", "network: 30m0s", "network: -1s", "positive"},
 		{"bad endpoint", "controlPlaneEndpoint: 10.0.2.15", "controlPlaneEndpoint: a:b:c", "a:b:c"},
+		{"bad virtual IP", "controlPlaneEndpoint: 10.0.2.15", "virtualIP: 10.0.2.100/24", "cluster.virtualIP"},
 		{"bad network", "podNetwork: flannel", "podNetwork: weave", "weave"},
 	} {
 		text := strings.Replace(string(good), c.from, c.to, 1)

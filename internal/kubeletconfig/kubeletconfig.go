@@ -115,6 +115,11 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 	if cfg.NodeName != cfg.Hostname {
 		args = append(args, "--hostname-override="+cfg.NodeName)
 	}
+	if cfg.Plan.Cluster.VirtualIP != "" && cfg.Plan.Role != bootplan.RoleJoinWorker {
+		// Left to itself the kubelet takes one of the host's addresses, and one of the
+		// control planes has the virtual IP too.
+		args = append(args, "--node-ip="+cfg.AdvertiseAddress.String())
+	}
 	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
 	for k, v := range own {

@@ -204,7 +204,7 @@ func TestMistakes(t *testing.T) {
 		"a worker":             {minimal + "- {name: w, role: worker, profile: rpi-4, labels: {example.org/disk: ssd, topology.kubernetes.io/zone: a}}\n", nil},
 		"workers only":         {strings.Replace(minimal, "role: control-plane", "role: worker", 1), []string{"nodes: there is no control-plane node; give one node"}},
 		"two control planes": {minimal + "- {name: b, role: control-plane, profile: rpi-4, address: 10.0.2.16/24, gateway: 10.0.2.2}\n",
-			[]string{"nodes: 2 control-plane nodes have no address in common at which the API could be reached; set controlPlaneEndpoint"}},
+			[]string{"nodes: 2 control-plane nodes have no address in common at which the API could be reached; set virtualIP"}},
 		"two control planes behind an endpoint": {minimal + "- {name: b, role: control-plane, profile: rpi-4}\ncontrolPlaneEndpoint: api.example.org\n", nil},
 		"worker joins an unknown address": {head + "nodes:\n- {name: a, role: control-plane, profile: rpi-4}\n- {name: w, role: worker, profile: rpi-4}\n",
 			[]string{"nodes[0].address: a control-plane node on DHCP has no address that admin.conf could name"}},

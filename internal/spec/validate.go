@@ -89,6 +89,7 @@ func (v *validator) validate() {
 	}
 	v.oneOf(diag.Path{"encryptionAlgorithm"}, string(v.c.EncryptionAlgorithm), algs, "key algorithm")
 	v.endpoint()
+	v.virtualIP()
 	for i, s := range v.c.CertSANs {
 		v.host(diag.Path{"certSANs", i}, s, true)
 	}
@@ -158,10 +159,11 @@ func (v *validator) oneOf(p diag.Path, value string, set []string, what string) 
 func (v *validator) endpoint() {
 	p := diag.Path{"controlPlaneEndpoint"}
 	e := v.c.ControlPlaneEndpoint
-	if e == "" {
-		if v.has(p) {
-			v.bad(p, "want a host or host:port, or remove the key", "is empty")
-		}
+	if at := v.place(p); v.has(p) && at.Doc.Text(at.path) == "" {
+		v.bad(p, "want a host or host:port, or remove the key", "is empty")
+		return
+	}
+	if !v.has(p) {
 		return
 	}
 	const want = "want a name or address with or without a port: api.example.org, 10.0.2.15:6443, [fd00::1]:6443"
@@ -337,9 +339,9 @@ func (v *validator) nodes(subnets []subnet) {
 	if control == 0 && !unknown {
 		v.bad(p, "give one node the role control-plane", "there is no control-plane node")
 	}
-	if control > 1 && !v.has(diag.Path{"controlPlaneEndpoint"}) {
+	if control > 1 && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.has(diag.Path{"virtualIP"}) {
 		// kubeadm refuses it too: it cannot be changed later.
-		v.bad(p, "set controlPlaneEndpoint to a name or address that leads to all of them, such as that of a load balancer",
+		v.bad(p, "set virtualIP to a free address of their subnet, or controlPlaneEndpoint to a name or address that leads to all of them, such as that of a load balancer",
 			"%d control-plane nodes have no address in common at which the API could be reached", control)
 	}
 }
@@ -407,7 +409,7 @@ func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
 		if v.Doc.Has(p.Child("gateway")) {
 			v.bad(p.Child("gateway"), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
 		}
-		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) {
+		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.c.VirtualIP.Set() {
 			v.bad(p.Child("address"), "set controlPlaneEndpoint to a name or address that will lead to this node, or give it a static address",
 				"a control-plane node on DHCP has no address that admin.conf could name")
 		}

@@ -131,6 +131,13 @@ func render(cfg nodeconfig.Config) (objects, error) {
 	}
 	flanneld := &daemonSet.Spec.Template.Spec.Containers[0]
 	flanneld.Env = append(flanneld.Env, corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: apiHost}, corev1.EnvVar{Name: "KUBERNETES_SERVICE_PORT", Value: apiPort})
+	if cfg.Plan.Cluster.VirtualIP != "" && cfg.AdvertiseAddress.Is4() {
+		// flannel would take the first address of the interface, which can be the virtual
+		// IP; with IPv6 it leaves that out, because it is a deprecated address.
+		flanneld.Env = append(flanneld.Env, corev1.EnvVar{Name: "FLANNELD_IFACE", ValueFrom: &corev1.EnvVarSource{
+			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "status.hostIP"},
+		}})
+	}
 	labels := map[string]string{"k8s-app": name}
 	o := objects{
 		namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{
