@@ -131,20 +131,19 @@ func TestStuckMachine(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	go func() {
-		for i := range 3 * portQueue {
-			f := frame(everybody, macA, fmt.Sprintf("%06d", i))
-			_, _ = a.Write(append([]byte{0, 0, 0, byte(len(f))}, f...))
+		for i := 0; ; i++ {
+			f := frame(everybody, macA, fmt.Sprintf("%09d", i))
+			if _, err := a.Write(append([]byte{0, 0, 0, byte(len(f))}, f...)); err != nil {
+				return
+			}
 		}
 	}()
-	last := ""
-	for range 3 * portQueue {
+	for last := ""; last < fmt.Sprintf("%09d", 3*portQueue); {
 		f := get(b, 10*time.Second)
 		if f == nil {
-			t.Fatalf("nothing after %q", last)
+			t.Fatalf("nothing after frame %q", last)
 		}
-		if last = string(f[headerLen:]); last == fmt.Sprintf("%06d", 3*portQueue-1) {
-			return
-		}
+		last = string(f[headerLen:])
 	}
 }
 
