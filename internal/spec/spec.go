@@ -244,6 +244,9 @@ func (c *Cluster) applyDefaults() {
 		{&c.Timeouts.ControlPlane, &def.ControlPlane},
 		{&c.Timeouts.KubernetesCall, &def.KubernetesCall},
 		{&c.Timeouts.NodeReady, &def.NodeReady},
+		{&c.Timeouts.Discovery, &def.Discovery},
+		{&c.Timeouts.TLSBootstrap, &def.TLSBootstrap},
+		{&c.Timeouts.EtcdCall, &def.EtcdCall},
 	} {
 		if *t.have == 0 {
 			*t.have = *t.def

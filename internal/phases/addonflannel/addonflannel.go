@@ -1,4 +1,5 @@
-// Package addonflannel is the phase that installs flannel as the pod network.
+// Package addonflannel is the phase that installs flannel as the pod network, or, on a
+// node that joins, prepares the node for it.
 //
 // INPUTS: the boot plan's pod network ("none" installs nothing) and pod subnets;
 // admin rights.
@@ -90,6 +91,15 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 		return err
 	}
 	return api.ApplyDaemonSet(ctx, o.daemonSet)
+}
+
+// Join writes the node's CNI configuration; the cluster has the objects.
+func Join(_ context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+	if cfg.Plan.Cluster.PodNetwork != name {
+		r.Step("the cluster's pod network is installed by its administrator")
+		return nil
+	}
+	return writeConflist(paths.At(conflist))
 }
 
 // writeConflist writes the CNI configuration unless it is there: containerd reads

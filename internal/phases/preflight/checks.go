@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/version"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 )
@@ -108,8 +109,17 @@ func emptyDir(path string) func(context.Context, *Machine) error {
 	}
 }
 
+// proxyEndpoint looks at the API server that the node speaks to first.
 func proxyEndpoint(_ context.Context, m *Machine) error {
-	return proxied(m, "https://"+m.Config.LocalAPIEndpoint(), "connection to the API server at "+m.Config.LocalAPIEndpoint())
+	endpoint := m.Config.LocalAPIEndpoint()
+	if d := m.Config.Plan.Discovery; d != nil && d.Endpoint != "" {
+		host, port, err := bootplan.SplitEndpoint(d.Endpoint)
+		if err != nil {
+			return err
+		}
+		endpoint = hostPort(host, port)
+	}
+	return proxied(m, "https://"+endpoint, "connection to the API server at "+endpoint)
 }
 
 func proxySubnets(_ context.Context, m *Machine) error {

@@ -1,5 +1,5 @@
 // Package preflight is the phase that judges the machine before anything is
-// written, with the checks of kubeadm init under kubeadm's names and severities.
+// written, with the checks of kubeadm init and join under kubeadm's names and severities.
 //
 // INPUTS: the boot plan; the machine: /proc, /sys, free ports, the files that
 // later phases write, systemd, the container runtime's socket.
@@ -15,9 +15,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 )
@@ -42,9 +44,26 @@ type asWarning struct{ error }
 
 func (w asWarning) Unwrap() error { return w.error }
 
-// checks is the table of kubeadm 1.37 (cmd/kubeadm/app/preflight/checks.go) for init.
+// checks is the table of kubeadm 1.37 (cmd/kubeadm/app/preflight/checks.go) for the
+// plan's role.
 func checks(cfg nodeconfig.Config) []check {
-	table := []check{
+	var table []check
+	if cfg.Plan.Role != bootplan.RoleJoinWorker {
+		table = controlPlaneChecks()
+	}
+	table = append(table, nodeChecks(cfg)...)
+	if cfg.Plan.Role != bootplan.RoleInit {
+		table = append(table, joinChecks(cfg)...)
+	}
+	if cfg.Plan.Role != bootplan.RoleJoinWorker && cfg.Plan.Cluster.Kubeadm.Etcd.External == nil {
+		table = append(table, etcdChecks(cfg)...)
+	}
+	return table
+}
+
+// controlPlaneChecks are those of init and of a control plane that joins.
+func controlPlaneChecks() []check {
+	return []check{
 		{"NumCPU", fatal, numCPU},
 		{"Mem", fatal, memory},
 		{"KubernetesVersion", warning, kubernetesVersion},
@@ -56,8 +75,14 @@ func checks(cfg nodeconfig.Config) []check {
 		{fileCheck("/etc/kubernetes/manifests/kube-controller-manager.yaml"), fatal, absent("/etc/kubernetes/manifests/kube-controller-manager.yaml")},
 		{fileCheck("/etc/kubernetes/manifests/kube-scheduler.yaml"), fatal, absent("/etc/kubernetes/manifests/kube-scheduler.yaml")},
 		{fileCheck("/etc/kubernetes/manifests/etcd.yaml"), fatal, absent("/etc/kubernetes/manifests/etcd.yaml")},
-		{"HTTPProxy", warning, proxyEndpoint},
 		{"HTTPProxyCIDR", warning, proxySubnets},
+	}
+}
+
+// nodeChecks are those of every node.
+func nodeChecks(cfg nodeconfig.Config) []check {
+	table := []check{
+		{"HTTPProxy", warning, proxyEndpoint},
 		{"CRI", fatal, criReady},
 		{"ContainerRuntimeVersion", fatal, criConfig},
 		{"Swap", warning, swap},
@@ -77,11 +102,31 @@ func checks(cfg nodeconfig.Config) []check {
 	if v6 {
 		table = append(table, check{"FileContent--proc-sys-net-ipv6-conf-default-forwarding", fatal, startsWithOne("/proc/sys/net/ipv6/conf/default/forwarding")})
 	}
+	return table
+}
+
+// joinChecks are those of a node that joins. On a control plane ca.crt is there: it
+// came with the node's configuration.
+func joinChecks(cfg nodeconfig.Config) []check {
+	files := []string{"/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf"}
+	if cfg.Plan.Role == bootplan.RoleJoinWorker {
+		files = append(files, path.Join(cfg.Plan.Cluster.CertificatesDir(), "ca.crt"))
+	}
+	var table []check
+	for _, f := range files {
+		table = append(table, check{fileCheck(f), fatal, absent(f)})
+	}
+	return table
+}
+
+// etcdChecks are those of a node with an etcd of its own.
+func etcdChecks(cfg nodeconfig.Config) []check {
 	address, etcd := cfg.AdvertiseAddress.String(), cfg.Plan.Cluster.LocalEtcd().DataDir
-	return append(table,
-		check{"Port-2379", fatal, portFree(2379, address)},
-		check{"Port-2380", fatal, portFree(2380, address)},
-		check{"DirAvailable-" + strings.ReplaceAll(etcd, "/", "-"), fatal, emptyDir(etcd)})
+	return []check{
+		{"Port-2379", fatal, portFree(2379, address)},
+		{"Port-2380", fatal, portFree(2380, address)},
+		{"DirAvailable-" + strings.ReplaceAll(etcd, "/", "-"), fatal, emptyDir(etcd)},
+	}
 }
 
 // fileCheck is the name kubeadm gives the check that a file does not exist.

@@ -65,6 +65,7 @@ func good(t *testing.T) *Machine {
 	return &Machine{
 		Config: nodeconfig.Config{
 			Plan: bootplan.Plan{
+				Role: bootplan.RoleInit,
 				Cluster: bootplan.Cluster{
 					KubernetesVersion: "v1.37.2", PodSubnets: []string{"10.244.0.0/16", "fd00:1::/56"}, ServiceSubnets: []string{"10.96.0.0/12"},
 				},
@@ -167,7 +168,7 @@ func TestTable(t *testing.T) {
 		}, nil, nil},
 		{"proxy", func(_ *testing.T, m *Machine) {
 			m.Proxy = func(string) (string, error) { return "http://proxy:3128", nil }
-		}, nil, []string{"HTTPProxy", "HTTPProxyCIDR"}},
+		}, nil, []string{"HTTPProxyCIDR", "HTTPProxy"}},
 		{"runtime not ready", func(_ *testing.T, m *Machine) { m.CRI = fakeCRI{} }, []string{"CRI"}, nil},
 		{"old runtime", func(_ *testing.T, m *Machine) {
 			m.CRI = fakeCRI{true, status.Error(codes.Unimplemented, "unknown method")}
@@ -207,6 +208,21 @@ func TestTable(t *testing.T) {
 			write(t, m.Paths, "/proc/sys/net/ipv4/ip_forward", "0\n")
 			write(t, m.Paths, "/proc/sys/net/ipv6/conf/default/forwarding", "0\n")
 		}, []string{"FileContent--proc-sys-net-ipv4-ip_forward", "FileContent--proc-sys-net-ipv6-conf-default-forwarding"}, nil},
+		{"worker", func(t *testing.T, m *Machine) {
+			// What only a control plane must have is not asked of it.
+			m.Config.Plan.Role, m.CPUs = bootplan.RoleJoinWorker, 1
+			m.Memory = func() (uint64, error) { return 1 << 30, nil }
+			m.Listen = inUse(":6443", ":10257", "10.0.2.15:2379", ":10250")
+			for _, name := range []string{"/var/lib/etcd/member/wal", "/etc/kubernetes/manifests/etcd.yaml", "/etc/kubernetes/kubelet.conf", "/etc/kubernetes/pki/ca.crt"} {
+				write(t, m.Paths, name, "")
+			}
+		}, []string{"Port-10250", "FileAvailable--etc-kubernetes-kubelet.conf", "FileAvailable--etc-kubernetes-pki-ca.crt"}, nil},
+		{"control plane that joins", func(t *testing.T, m *Machine) {
+			m.Config.Plan.Role, m.CPUs = bootplan.RoleJoinControlPlane, 1
+			for _, name := range []string{"/var/lib/etcd/member/wal", "/etc/kubernetes/bootstrap-kubelet.conf", "/etc/kubernetes/pki/ca.crt"} {
+				write(t, m.Paths, name, "")
+			}
+		}, []string{"NumCPU", "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf", "DirAvailable--var-lib-etcd"}, nil},
 		{"no IPv6 in the cluster", func(t *testing.T, m *Machine) {
 			m.Config.Plan.Cluster.PodSubnets = m.Config.Plan.Cluster.PodSubnets[:1]
 			write(t, m.Paths, "/proc/sys/net/ipv6/conf/default/forwarding", "0\n")
