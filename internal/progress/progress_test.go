@@ -43,7 +43,7 @@ func story(v func(*bytes.Buffer, *testClock) view) string {
 	r.Step("compile")
 	r.Log("etcd")
 	pass(31 * time.Second)
-	r.Console("a line of a machine")
+	r.Lanes("kiln-1")[0].Console("a line of a machine")
 	r.Event(Event{Event: EventReady})
 	r.End(fmt.Errorf("compile: %w", errors.New("no space left")))
 	r.Notef("stopping %s", "kiln-1")

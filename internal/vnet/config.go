@@ -51,8 +51,12 @@ func (c Config) check() error {
 			bad("subnet %s with gateway %s: both are needed, of one address family", s.Prefix, s.Gateway)
 		}
 	}
-	if c.Internet && len(c.Subnets) > 1 {
-		bad("with a way to the Internet there can be one subnet, not %d: what goes to another subnet could not be told from what leaves", len(c.Subnets))
+	prefixes := map[netip.Prefix]bool{}
+	for _, s := range c.Subnets {
+		prefixes[s.Prefix] = true
+	}
+	if c.Internet && len(prefixes) > 1 {
+		bad("with a way to the Internet there can be one subnet, not %d: what goes to another subnet could not be told from what leaves", len(prefixes))
 	}
 	for _, a := range c.Nameservers {
 		if !a.IsValid() {

@@ -24,11 +24,23 @@ func (n *Network) serveDHCP() error {
 	for _, l := range n.cfg.Leases {
 		pool.Reserve(l.Address.AsSlice(), l.MAC.String())
 	}
+	n.pool = pool
 	server, err := dhcp.New(&types.Configuration{Subnet: s.Prefix.String(), GatewayIP: s.Gateway.String(), MTU: mtu}, n.stack, pool)
 	if err != nil {
 		return fmt.Errorf("network: DHCP: %w", err)
 	}
 	return n.serve(server.Underlying, func() { _ = server.Serve() }) // ends when it is closed
+}
+
+// Lease gives DHCP an address for a machine that is new.
+func (n *Network) Lease(l Lease) error {
+	cfg := n.cfg
+	cfg.Leases = []Lease{l}
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	n.pool.Reserve(l.Address.AsSlice(), l.MAC.String())
+	return nil
 }
 
 // lastOf is the broadcast address of an IPv4 subnet.
