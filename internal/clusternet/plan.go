@@ -124,16 +124,16 @@ func endpointOf(cl *spec.Cluster) (at netip.AddrPort, name string, err error) {
 // subnet adds a subnet with its gateway, or with a free address if a node is the
 // gateway.
 func (p *planner) subnet(prefix netip.Prefix, gateway netip.Addr) {
-	if !gateway.IsValid() || p.taken[gateway] {
-		gateway = p.free(prefix, 0)
-	}
-	s := vnet.Subnet{Prefix: prefix, Gateway: gateway}
+	foreign := !gateway.IsValid() || p.taken[gateway]
 	for _, have := range p.plan.Config.Subnets {
-		if have == s {
+		if have.Prefix == prefix && (foreign || have.Gateway == gateway) {
 			return
 		}
 	}
-	p.plan.Config.Subnets = append(p.plan.Config.Subnets, s)
+	if foreign {
+		gateway = p.free(prefix, 0)
+	}
+	p.plan.Config.Subnets = append(p.plan.Config.Subnets, vnet.Subnet{Prefix: prefix, Gateway: gateway})
 }
 
 // free returns an address of the prefix that nobody has, from the one at index on.
