@@ -281,5 +281,4 @@ func (p *planner) endpoint(at netip.AddrPort, name string) {
 		}
 	}
 	p.plan.Endpoint = at
-	return
 }
