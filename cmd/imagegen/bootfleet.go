@@ -148,6 +148,8 @@ func (f *fleet) waitReady(ctx context.Context, admin secret.Value) (cluster.Stat
 	switch {
 	case ctx.Err() != nil:
 		return state, ctx.Err()
+	case errors.Is(err, errNetworkEnded):
+		return state, errors.Join(errNetworkEnded, f.stop())
 	case err != nil:
 		once.Do(func() {}) // broken is not written any more
 		return state, f.withOutput(err, broken)
