@@ -17,10 +17,12 @@ import (
 	"github.com/kiln-os/kiln/internal/phases/addonkubeproxy"
 	"github.com/kiln-os/kiln/internal/phases/bootstraptoken"
 	"github.com/kiln-os/kiln/internal/phases/certs"
+	"github.com/kiln-os/kiln/internal/phases/checketcd"
 	"github.com/kiln-os/kiln/internal/phases/clusterconfig"
 	"github.com/kiln-os/kiln/internal/phases/controlplane"
 	"github.com/kiln-os/kiln/internal/phases/discovery"
 	"github.com/kiln-os/kiln/internal/phases/etcd"
+	"github.com/kiln-os/kiln/internal/phases/etcdjoin"
 	"github.com/kiln-os/kiln/internal/phases/images"
 	"github.com/kiln-os/kiln/internal/phases/kubeconfig"
 	"github.com/kiln-os/kiln/internal/phases/kubeletbootstrap"
@@ -90,9 +92,39 @@ func (n node) joinWorkerPhases() []phase.Phase {
 	}
 }
 
+// joinControlPlanePhases is the first boot of a machine that joins a cluster as a
+// further control plane. Unlike in kubeadm, the API server gets its manifest when etcd
+// has this node's member: before, it would crash, and wait longer each time.
+func (n node) joinControlPlanePhases() []phase.Phase {
+	t := n.cfg.Plan.Timeouts
+	local := time.Minute
+	runtime, start := time.Duration(t.ContainerdUp), time.Duration(t.ControlPlane)
+	call, nodeReady, etcd := time.Duration(t.KubernetesCall), time.Duration(t.NodeReady), time.Duration(t.EtcdCall)
+	return []phase.Phase{
+		{Name: "preflight", Summary: "checking the machine", Once: true, Run: n.preflight},
+		{Name: "images", Summary: "importing the container images", Bound: runtime, Run: n.do(images.Run)},
+		{Name: "discovery", Summary: "finding the cluster", Bound: local, Run: n.do(discovery.Run)},
+		{Name: "cluster-config", Summary: "asking the cluster for its configuration", Bound: call, Run: n.clusterConfig},
+		{Name: "certs", Summary: "issuing this node's certificates", Run: n.do(certs.Run)},
+		{Name: "kubeconfig", Summary: "issuing the kubeconfigs", Run: n.do(kubeconfig.Run)},
+		{Name: "check-etcd", Summary: "looking at the cluster's etcd", Bound: etcd, Run: n.withShared(kubeapi.AdminConf, checketcd.Run)},
+		{Name: "kubelet-bootstrap", Summary: "preparing the kubelet's credentials", Bound: call, Run: n.withDiscovery(kubeletbootstrap.Run)},
+		{Name: "addon-flannel", Summary: "preparing the pod network", Run: n.do(addonflannel.Join)},
+		{Name: "kubelet-start", Summary: "starting the kubelet", Bound: local, Run: n.withUnits(kubeletstart.Run)},
+		{Name: "etcd-join", Summary: "joining the cluster's etcd", Bound: etcd, Run: n.withShared(kubeapi.AdminConf, etcdjoin.Run)},
+		{Name: "control-plane", Summary: "preparing the control plane", Run: n.do(controlplane.Run)},
+		{Name: "kubelet-wait-bootstrap", Summary: "waiting for the kubelet's certificate", Bound: call, Run: n.withDiscovery(kubeletwait.Run)},
+		{Name: "wait-control-plane", Summary: "waiting for the control plane", Bound: start, Run: n.withAPI(waitcontrolplane.Run)},
+		{Name: "mark-control-plane", Summary: "labelling and tainting the node", Bound: call, Run: n.withAPI(markcontrolplane.Run)},
+		{Name: "ready", Summary: "waiting until the node is Ready", Bound: nodeReady, Run: n.withAPI(ready.Run)},
+	}
+}
+
 // phases is the list of a role.
 func (n node) phases(role bootplan.Role) []phase.Phase {
 	switch role {
+	case bootplan.RoleJoinControlPlane:
+		return n.joinControlPlanePhases()
 	case bootplan.RoleJoinWorker:
 		return n.joinWorkerPhases()
 	}

@@ -42,7 +42,10 @@ The phases of init:
 ` + phaseTable(bootplan.RoleInit) + `
 
 The phases of a worker that joins:
-` + phaseTable(bootplan.RoleJoinWorker),
+` + phaseTable(bootplan.RoleJoinWorker) + `
+
+The phases of a control plane that joins:
+` + phaseTable(bootplan.RoleJoinControlPlane),
 		Example: `  firstboot status          # how far it is, and the last error
   firstboot status --json   # the same for programs`,
 		SilenceErrors: true,

@@ -39,6 +39,9 @@ const (
 	RoleJoinWorker       Role = "join-worker"
 )
 
+// Joins reports whether a node of the role joins a cluster that there is.
+func (r Role) Joins() bool { return r == RoleJoinControlPlane || r == RoleJoinWorker }
+
 // Plan is the whole document.
 type Plan struct {
 	APIVersion string  `json:"apiVersion"`
@@ -105,6 +108,9 @@ func (c Cluster) LocalEtcd() kubeadmapi.LocalEtcd {
 	out.DataDir = cmp.Or(out.DataDir, kubeadmapi.DefaultEtcdDataDir)
 	return out
 }
+
+// ExternalEtcd is the etcd that somebody else runs; nil if control planes run their own.
+func (c Cluster) ExternalEtcd() *kubeadmapi.ExternalEtcd { return c.Kubeadm.Etcd.External }
 
 // CertificateValidity is the life of certificates that are not CAs; 0 means
 // kubeadm's default.
@@ -300,7 +306,7 @@ func (p Plan) Validate() error {
 			bad("bootstrapTokens[%d]: a token has an id of 6 characters and a secret of 16, all of a-z and 0-9", i)
 		}
 	}
-	if p.Role == RoleJoinControlPlane || p.Role == RoleJoinWorker {
+	if p.Role.Joins() {
 		p.validateJoin(bad)
 	}
 	switch p.Cluster.PodNetwork {

@@ -56,11 +56,13 @@ func TestJoin(t *testing.T) {
 		change func(*Plan)
 		want   string // "" if it is right
 	}{
-		"token discovery":       {nil, ""},
-		"IPv6 endpoint":         {func(p *Plan) { p.Discovery.Endpoint = "[fd00::101]:6443" }, ""},
-		"after the join":        {func(p *Plan) { p.Tokens, p.TokensRemoved = nil, true }, ""},
-		"file discovery":        {func(p *Plan) { p.Discovery = &Discovery{Kubeconfig: secret.FromString("kind: Config\n")} }, ""},
-		"its own credentials":   {func(p *Plan) { p.Discovery, p.Tokens = &Discovery{Kubeconfig: secret.FromString("kind: Config\n")}, nil }, ""},
+		"token discovery": {nil, ""},
+		"IPv6 endpoint":   {func(p *Plan) { p.Discovery.Endpoint = "[fd00::101]:6443" }, ""},
+		"after the join":  {func(p *Plan) { p.Tokens, p.TokensRemoved = nil, true }, ""},
+		"file discovery":  {func(p *Plan) { p.Discovery = &Discovery{Kubeconfig: secret.FromString("kind: Config\n")} }, ""},
+		"its own credentials": {func(p *Plan) {
+			p.Discovery, p.Tokens = &Discovery{Kubeconfig: secret.FromString("kind: Config\n")}, nil
+		}, ""},
 		"both discoveries":      {func(p *Plan) { p.Discovery.Kubeconfig = secret.FromString("kind: Config\n") }, "two ways to the cluster"},
 		"no discovery":          {func(p *Plan) { p.Discovery = nil }, "needs the endpoint and a CA pin"},
 		"no pin":                {func(p *Plan) { p.Discovery.CACertHashes = nil }, "needs a CA pin"},

@@ -10,7 +10,6 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeadmconfig"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -25,7 +24,7 @@ const (
 // Load returns cfg with the configuration of the cluster. A node that creates its
 // cluster has none, and one that has yet to ask for it goes by its boot plan.
 func Load(cfg nodeconfig.Config, paths host.Paths) (nodeconfig.Config, error) {
-	if cfg.Plan.Role == bootplan.RoleInit {
+	if !cfg.Plan.Role.Joins() {
 		return cfg, nil
 	}
 	data, err := os.ReadFile(paths.Join(ClusterFile))

@@ -52,10 +52,10 @@ func checks(cfg nodeconfig.Config) []check {
 		table = controlPlaneChecks()
 	}
 	table = append(table, nodeChecks(cfg)...)
-	if cfg.Plan.Role != bootplan.RoleInit {
+	if cfg.Plan.Role.Joins() {
 		table = append(table, joinChecks(cfg)...)
 	}
-	if cfg.Plan.Role != bootplan.RoleJoinWorker && cfg.Plan.Cluster.Kubeadm.Etcd.External == nil {
+	if cfg.Plan.Role != bootplan.RoleJoinWorker && cfg.Plan.Cluster.ExternalEtcd() == nil {
 		table = append(table, etcdChecks(cfg)...)
 	}
 	return table

@@ -51,7 +51,7 @@ type workload struct {
 func workloads(cfg nodeconfig.Config) []workload {
 	var out []workload
 	for _, c := range []string{staticpod.Etcd, staticpod.APIServer, staticpod.ControllerManager, staticpod.Scheduler} {
-		if cfg.Plan.Role == bootplan.RoleJoinWorker || c == staticpod.Etcd && cfg.Plan.Cluster.Kubeadm.Etcd.External != nil {
+		if cfg.Plan.Role == bootplan.RoleJoinWorker || c == staticpod.Etcd && cfg.Plan.Cluster.ExternalEtcd() != nil {
 			continue
 		}
 		out = append(out, workload{name: c, namespace: metav1.NamespaceSystem, labels: map[string]string{"component": c, "tier": "control-plane"}, replicas: 1})
@@ -62,7 +62,7 @@ func workloads(cfg nodeconfig.Config) []workload {
 	}
 	if cfg.Plan.Cluster.PodNetwork == "flannel" {
 		out = append(out, workload{name: "kube-flannel", namespace: flannelNamespace, labels: map[string]string{"app": "flannel"}, replicas: 1})
-		if !disabled.DNS.Disabled && cfg.Plan.Role == bootplan.RoleInit {
+		if !disabled.DNS.Disabled && !cfg.Plan.Role.Joins() {
 			out = append(out, workload{name: "coredns", namespace: metav1.NamespaceSystem, labels: map[string]string{"k8s-app": "kube-dns"}, replicas: 2, anywhere: true})
 		}
 	}
@@ -82,7 +82,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 	}
 	bound := time.Duration(cfg.Plan.Timeouts.NodeReady)
 	var which metav1.ListOptions
-	if cfg.Plan.Role != bootplan.RoleInit {
+	if cfg.Plan.Role.Joins() {
 		// A kubelet may list no others.
 		which.FieldSelector = "spec.nodeName=" + cfg.NodeName
 	}
