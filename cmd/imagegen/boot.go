@@ -90,6 +90,10 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 	report := a.reporter()
 	defer func() { report.Finish(err) }()
 	node := cl.ControlPlanes()[0]
+	p, err := profiles.Load(node.Profile)
+	if err != nil {
+		return err
+	}
 	image := filepath.Join(f.out, build.ImageName(node.Name))
 	adminPath := filepath.Join(f.out, build.SecretsDir, build.AdminConf)
 	admin, err := os.ReadFile(adminPath)
@@ -97,11 +101,7 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 		_, err = os.Stat(image)
 	}
 	if err != nil {
-		return fmt.Errorf("%w; imagegen build makes it", err)
-	}
-	p, err := profiles.Load(node.Profile)
-	if err != nil {
-		return err
+		return fmt.Errorf("%w; imagegen build%s makes it", err, formatHint(p))
 	}
 	target, err := arch.Get(p.Arch)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 func (a *app) stampCommand() *cobra.Command {
 	var out string
+	var formats []string
 	var s build.StampOptions
 	c := &cobra.Command{
 		Use:   "stamp FILE --node NAME",
@@ -26,9 +27,11 @@ func (a *app) stampCommand() *cobra.Command {
 config with name, addresses and keys) is written into a copy of the base image that
 the last build into the output folder used; without one, it is made as build does.
 
+The image has the formats of the node's profile, unless --format names others.
+
 With --image the identity is written into an image that is there already: a file, or
-a disk such as an SD card that an image of the node's profile was written to. It must
-not be in use. A crash at any instant leaves the old identity or the new one whole;
+a disk such as an SD card that a raw image of the node's profile was written to. It
+must not be in use. A crash at any instant leaves the old identity or the new one whole;
 run the command again then.
 
 A machine reads its identity at its first boot only. An image that has been booted is
@@ -45,8 +48,13 @@ be removed; its next boot is a first boot.`,
 			switch {
 			case s.Node == "":
 				return usageError{errors.New("imagegen stamp takes --node NAME: which node of the cluster file")}
+			case len(formats) > 0 && s.Image != "":
+				return usageError{errors.New("--format is for a new image, and --image names one that is there: only raw images can be stamped")}
 			case s.Reset && s.Image == "":
 				return usageError{errors.New("--reset is for an existing image: name it with --image FILE")}
+			}
+			if err := checkFormats(formats); err != nil {
+				return err
 			}
 			cluster, manifest, err := a.load(args[0])
 			if err != nil {
@@ -60,7 +68,7 @@ be removed; its next boot is a first boot.`,
 			store.Log = progress.Log
 			result, err := build.Stamp(cmd.Context(), build.Options{
 				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
-				Release: version.Version, Now: time.Now(), Progress: progress,
+				Release: version.Version, Formats: formats, Now: time.Now(), Progress: progress,
 			}, s)
 			err = orInterrupted(cmd.Context(), err)
 			progress.Finish(err)
@@ -77,6 +85,7 @@ be removed; its next boot is a first boot.`,
 				return a.printJSON(result)
 			}
 			fmt.Fprintf(a.Out, "%s\t%s\t%d KiB written\n", result.Node, result.Image, (result.Written.Base+result.Written.Stamp+1023)>>10)
+			a.printCommands(result.Images)
 			return nil
 		},
 	}
@@ -84,6 +93,7 @@ be removed; its next boot is a first boot.`,
 	f.StringVarP(&out, "output", "o", "out", "output folder of the build, with the cluster's keys")
 	f.StringVar(&s.Node, "node", "", "the node's name in the cluster file")
 	f.StringVar(&s.Image, "image", "", "existing image file or disk to write the identity into")
+	a.formatFlag(c, &formats)
 	f.BoolVar(&s.Reset, "reset", false, "if the image has been booted, remove all state of the node that it was")
 	a.jsonFlag(c)
 	completeFolder(c, "output")

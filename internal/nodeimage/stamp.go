@@ -9,6 +9,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/internal/sparse"
@@ -169,9 +170,11 @@ func openImage(path string) (*os.File, error) {
 // inspect finds the boot partition of an image for the identity's profile.
 func inspect(f *os.File, id Identity) (*disk.Table, disk.Placed, error) {
 	none := disk.Placed{}
-	head := make([]byte, 4)
-	if _, err := f.ReadAt(head, 0); err == nil && string(head) == "QFI\xfb" {
-		return nil, none, errors.New("this is a qcow2 image, and only raw ones can be stamped: qemu-img convert -O raw makes one of it")
+	// Before the partition table: a VHD has one where a raw image has it.
+	if kind, err := format.Detect(f); err != nil {
+		return nil, none, err
+	} else if kind != format.Raw {
+		return nil, none, fmt.Errorf("only raw images can be stamped: %w; or stamp a new one with imagegen stamp --format", &format.NotRawError{Kind: kind})
 	}
 	t, err := disk.Read(f)
 	if err != nil {
