@@ -78,7 +78,7 @@ var ErrBooted = errors.New("this image has been booted: its state partition belo
 // A crash at any instant leaves the old stamp or the new one, and the partition
 // table whole; running it again finishes what was begun.
 func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written, err error) {
-	f, err := openImage(path)
+	f, err := OpenExclusive(path)
 	if err != nil {
 		return w, err
 	}
@@ -135,8 +135,9 @@ func erase(f *os.File, from, to int64) error {
 	return f.Sync()
 }
 
-// openImage opens an image to be changed and keeps everybody else away from it.
-func openImage(path string) (*os.File, error) {
+// OpenExclusive opens an image or a disk to be changed and keeps everybody else away
+// from it.
+func OpenExclusive(path string) (*os.File, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
