@@ -3,6 +3,7 @@
 package flash
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -166,8 +167,11 @@ func (t *Target) explain(ctx context.Context, err error, done int64) error {
 	return fmt.Errorf("%w; %s is not complete: flash it again", err, t.Path)
 }
 
-// chunk is how much is written at once.
-const chunk = 4 << 20
+// chunk is how much is written at once, and buffers how many of them are in memory.
+const (
+	chunk   = 4 << 20
+	buffers = 4
+)
 
 // copyTo writes the image: a goroutine reads and unpacks while another writes.
 func (i *Image) copyTo(ctx context.Context, w *writer) error {
@@ -178,7 +182,10 @@ func (i *Image) copyTo(ctx context.Context, w *writer) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	todo := make(chan part, 4)
+	todo, free := make(chan part, buffers), make(chan []byte, buffers)
+	for range buffers {
+		free <- make([]byte, 0, chunk)
+	}
 	var first []byte
 	group.Go(func() error {
 		defer close(todo)
@@ -194,19 +201,30 @@ func (i *Image) copyTo(ctx context.Context, w *writer) error {
 			}
 		}
 		var next part
+		begin := func(at int64) error {
+			select {
+			case b := <-free:
+				next = part{at, b[:0]}
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		err := i.meaningful(func(at int64, data []byte) error {
 			if data == nil {
 				data = zeros[:min(block, i.Size-at)]
 			}
 			if at == 0 {
-				first = data
+				first = bytes.Clone(data)
 				return nil
 			}
 			if end := next.at + int64(len(next.data)); end != at || len(next.data)+len(data) > chunk {
 				if err := send(next); err != nil {
 					return err
 				}
-				next = part{at, make([]byte, 0, chunk)}
+				if err := begin(at); err != nil {
+					return err
+				}
 			}
 			next.data = append(next.data, data...)
 			return nil
@@ -224,6 +242,7 @@ func (i *Image) copyTo(ctx context.Context, w *writer) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			free <- p.data
 		}
 		return nil
 	})

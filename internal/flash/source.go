@@ -150,8 +150,9 @@ func (i *Image) reader() (r io.Reader, done func(), err error) {
 }
 
 // blocks calls f with each block of the image, in order; data is nil if it is zeros,
-// and is f's for good else.
+// and is f's until it returns.
 func (i *Image) blocks(f func(at int64, data []byte) error) error {
+	buf := make([]byte, block)
 	if i.kind == format.Raw {
 		for at := int64(0); at < i.Size; at += block {
 			if !i.used[at/block] {
@@ -160,7 +161,7 @@ func (i *Image) blocks(f func(at int64, data []byte) error) error {
 				}
 				continue
 			}
-			b := make([]byte, min(block, i.Size-at))
+			b := buf[:min(block, i.Size-at)]
 			if _, err := i.file.ReadAt(b, at); err != nil {
 				return fmt.Errorf("read %s: %w", i.Path, err)
 			}
@@ -177,10 +178,9 @@ func (i *Image) blocks(f func(at int64, data []byte) error) error {
 	defer done()
 	at := int64(0)
 	for {
-		b := make([]byte, block)
-		n, err := io.ReadFull(r, b)
+		n, err := io.ReadFull(r, buf)
 		if n > 0 {
-			if err := f(at, orZeros(b[:n])); err != nil {
+			if err := f(at, orZeros(buf[:n])); err != nil {
 				return err
 			}
 			at += int64(n)

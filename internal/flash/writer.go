@@ -24,7 +24,7 @@ type sum struct {
 }
 
 // behind is how many parts may be on their way to the disk.
-const behind = 4
+const behind = 16
 
 func (w *writer) write(p part) error {
 	if _, err := w.dev.WriteAt(p.data, p.at); err != nil {
