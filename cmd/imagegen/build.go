@@ -43,7 +43,7 @@ Kubernetes, which takes minutes.`,
 		Example: `  imagegen build cluster.yaml
   imagegen build cluster.yaml -o /srv/images --json       # for programs
   imagegen build cluster.yaml --quiet                     # for cron: only errors on standard error
-  imagegen build cluster.yaml --format raw,qcow2          # instead of the profile's formats
+  imagegen build cluster.yaml --format raw,qcow2          # instead of those of cluster file and profile
   imagegen build cluster.yaml -o out --locked --offline   # the same packages again, without a network`,
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,

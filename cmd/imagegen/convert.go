@@ -104,7 +104,7 @@ func dataSize(file string) (int64, error) {
 
 // formatFlag gives a command --format, for the images that it makes.
 func (a *app) formatFlag(c *cobra.Command, formats *[]string) {
-	c.Flags().StringSliceVar(formats, "format", nil, "formats of the images, instead of the profile's; may be repeated (see imagegen help formats)")
+	c.Flags().StringSliceVar(formats, "format", nil, "formats of the images, instead of the cluster file's or the profile's; may be repeated (see imagegen help formats)")
 	completeWords(c, "format", format.Names()...)
 }
 
@@ -132,7 +132,7 @@ func formatsHelp() string {
 	for _, f := range format.All() {
 		fmt.Fprintf(&b, "  %-17s NODE%-10s %s\n", f.Name, f.Ext, f.About)
 	}
-	b.WriteString("\nWhat a profile's images have without --format:\n\n")
+	b.WriteString("\nWhat a profile's images have if neither --format nor the cluster file says otherwise:\n\n")
 	for _, n := range profiles.Names() {
 		// Profiles are part of the program, and a test loads all of them.
 		if p, err := profiles.Load(n); err == nil {

@@ -52,7 +52,7 @@ type Options struct {
 	Payload *release.Manifest
 	Cache   *cache.Cache
 	Release string // Kiln's version, for os-release
-	// Formats are those of the images, by name; none means those of each profile.
+	// Formats are those of the images, by name; none means those of each node.
 	Formats []string
 	Locked  bool // take the packages of Out's LockFile, and resolve nothing
 	Offline bool // take everything from the caches, and fetch nothing

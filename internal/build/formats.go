@@ -25,11 +25,14 @@ type Image struct {
 	Commands []string `json:"commands,omitempty"`
 }
 
-// formatsOf returns the formats of the images of a profile's nodes.
-func (o Options) formatsOf(profile string) ([]format.Format, error) {
+// formatsOf returns the formats of a node's image files.
+func (o Options) formatsOf(n spec.Node) ([]format.Format, error) {
 	names := o.Formats
 	if len(names) == 0 {
-		p, err := profiles.Load(profile)
+		names = n.Formats
+	}
+	if len(names) == 0 {
+		p, err := profiles.Load(n.Profile)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +62,7 @@ func (o Options) formatsOf(profile string) ([]format.Format, error) {
 func (o Options) imagesOf(nodes []spec.Node) ([]Image, error) {
 	var images []Image
 	for _, n := range nodes {
-		formats, err := o.formatsOf(n.Profile)
+		formats, err := o.formatsOf(n)
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +86,7 @@ func (o Options) imagesOf(nodes []spec.Node) ([]Image, error) {
 // writeImages writes a node's image in all its formats. The raw one is made in any
 // case: the others are read from it.
 func writeImages(ctx context.Context, o Options, b *nodeimage.Base, n spec.Node, id nodeimage.Identity, copied func(int64)) (w nodeimage.Written, err error) {
-	formats, err := o.formatsOf(n.Profile)
+	formats, err := o.formatsOf(n)
 	if err != nil {
 		return w, err
 	}

@@ -182,7 +182,7 @@ func stampNodes(ctx context.Context, o Options, a *pki.Authority, bases map[stri
 		if err != nil {
 			return all, err
 		}
-		formats, err := o.formatsOf(n.Profile)
+		formats, err := o.formatsOf(n)
 		if err != nil {
 			return all, err
 		}
