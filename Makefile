@@ -48,19 +48,21 @@ test-unit: ## table tests, scripts of the real binaries, golden digests, referen
 test-race: ## the packages with goroutines, under the race detector
 	@command -v $$($(GO) env CC) >/dev/null || { echo "skipped: test-race: the race detector needs a C compiler (gcc and libc6-dev)"; exit 0; }; \
 	echo $(GO) test -race; \
-	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/fetch/... ./internal/sparse/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./internal/vnet/... ./internal/clusternet/... ./images/deb/... ./images/format/... ./images/verity/... ./internal/flash/... ./payload/...
+	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/clusternet/... ./internal/discovery/... ./internal/fetch/... ./internal/flash/... \
+		./internal/phase/... ./internal/progress/... ./internal/qemu/... ./internal/sparse/... ./internal/vnet/... \
+		./images/deb/... ./images/format/... ./images/verity/... ./payload/...
 
 test-reproducible: build ## two builds with the same inputs on hosts as unlike as can be give the same bytes
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags reproducible -count=1 -v -timeout 20m -run TestReproducible ./internal/build/
 
 test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback; the payload as a release
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
-		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/build/... ./internal/keepalived/...
+		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/build/...
 
-test-root: ## disks made of files by losetup; takes root
-	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup takes root"; exit 0; }; \
+test-root: ## what takes root: disks made of files by losetup, keepalived in network name spaces
+	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup and keepalived take root"; exit 0; }; \
 	echo $(GO) test -tags root; \
-	$(GO) test -tags root -count=1 ./internal/flash/...
+	$(GO) test -tags root -count=1 -timeout 20m ./internal/flash/... ./internal/keepalived/...
 
 test-faults: build ## builds whose host fails them: damaged caches, lying mirrors, full disks, kill -9
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(AS_ROOT) $(GO) test -tags faults -count=1 -v -timeout 30m ./internal/faulttest/...
