@@ -13,7 +13,10 @@ import (
 )
 
 // Streams are the program's standard streams; scripts and tests replace them.
-type Streams struct{ Out, Err io.Writer }
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
 
 // app is what every verb shares.
 type app struct {
@@ -76,6 +79,10 @@ journal, and in firstboot status.`,
 			RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), bootplan.RoleInit) },
 		},
 		a.statusCommand(),
+		a.tokenCommand(),
+		a.certsCommand(),
+		a.kubeconfigCommand(),
+		a.configCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: noArgs,
 			Long: "Print the version of Kiln that this program is part of.", Example: "  firstboot version",
