@@ -83,6 +83,7 @@ journal, and in firstboot status.`,
 		a.certsCommand(),
 		a.kubeconfigCommand(),
 		a.configCommand(),
+		a.resetCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: noArgs,
 			Long: "Print the version of Kiln that this program is part of.", Example: "  firstboot version",
