@@ -165,7 +165,9 @@ func removePods(ctx context.Context, n Node) ([]Change, error) {
 	for _, p := range pods {
 		out = append(out, Change{
 			Text: fmt.Sprintf("remove the pod %s/%s", p.Namespace, p.Name),
-			Do:   func(ctx context.Context) error { return again(ctx, func() error { return n.Machine.RemovePod(ctx, p.ID) }) },
+			Do: func(ctx context.Context) error {
+				return again(ctx, func() error { return n.Machine.RemovePod(ctx, p.ID) })
+			},
 		})
 	}
 	return out, nil
