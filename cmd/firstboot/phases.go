@@ -33,6 +33,8 @@ type node struct {
 	cfg   nodeconfig.Config
 	paths host.Paths
 	units host.Units
+	// api is the API server of a dry run; nil means the node's own.
+	api func(phase.Report) (*kubeapi.API, error)
 }
 
 // initPhases is the first boot of a machine that creates a cluster, in kubeadm's
@@ -80,12 +82,19 @@ func (n node) withUnits(f func(context.Context, nodeconfig.Config, host.Paths, h
 // phase begins: an earlier phase makes it.
 func (n node) withAPI(f func(context.Context, nodeconfig.Config, host.Paths, *kubeapi.API, phase.Report) error) run {
 	return func(ctx context.Context, r phase.Report) error {
-		api, err := kubeapi.Load(n.cfg, n.paths, kubeapi.AdminConf, r)
+		api, err := n.loadAPI(r)
 		if err != nil {
 			return phase.Permanent(err)
 		}
 		return f(ctx, n.cfg, n.paths, api, r)
 	}
+}
+
+func (n node) loadAPI(r phase.Report) (*kubeapi.API, error) {
+	if n.api != nil {
+		return n.api(r)
+	}
+	return kubeapi.Load(n.cfg, n.paths, kubeapi.AdminConf, r)
 }
 
 func (n node) preflight(ctx context.Context, r phase.Report) error {

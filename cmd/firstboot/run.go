@@ -63,21 +63,23 @@ The phases of init:
 	})
 	root.PersistentFlags().StringVar(&a.paths.Root, "root", "/", "folder that stands for /, to look at the disk of another node")
 	root.AddCommand(
-		&cobra.Command{
-			Use: "run", Short: "Carry out the boot plan; what firstboot.service starts", Args: noArgs,
+		a.runCommand("run", "", &cobra.Command{
+			Short: "Carry out the boot plan; what firstboot.service starts",
 			Long: `Carry out the boot plan, whatever role it gives this machine. Returns at once if
 that is done. How far it is stands on the console, on the login screen, in the
-journal, and in firstboot status.`,
+journal, and in firstboot status.
+
+With --dry-run it says what each phase would do and changes nothing: the files and API
+objects are written into a folder of /run, which it names at the end.`,
 			Example: `  systemctl restart firstboot   # by hand only if the unit gave up
-  firstboot run`,
-			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), "") },
-		},
-		&cobra.Command{
-			Use: "init", Short: "Carry out a boot plan that creates a cluster", Args: noArgs,
+  firstboot run
+  firstboot run --dry-run`,
+		}),
+		a.runCommand("init", bootplan.RoleInit, &cobra.Command{
+			Short:   "Carry out a boot plan that creates a cluster",
 			Long:    "Like run, but refuses a boot plan whose role is not init.",
-			Example: "  firstboot init",
-			RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), bootplan.RoleInit) },
-		},
+			Example: "  firstboot init\n  firstboot init --dry-run",
+		}),
 		a.statusCommand(),
 		a.tokenCommand(),
 		a.certsCommand(),
@@ -96,6 +98,20 @@ journal, and in firstboot status.`,
 	)
 	root.AddCommand(docsCommands()...)
 	return root
+}
+
+// runCommand completes a command that carries out boot plans of a role, "" for any.
+func (a *app) runCommand(name string, want bootplan.Role, c *cobra.Command) *cobra.Command {
+	var dry bool
+	c.Use, c.Args = name, noArgs
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if dry {
+			return a.dryRun(c.Context(), want)
+		}
+		return a.run(c.Context(), want)
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+	return c
 }
 
 func noArgs(c *cobra.Command, args []string) error {
