@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,6 +102,9 @@ with authentication to ask for a certificate: kubeadm join needs both.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if !c.Flags().Changed("groups") && !slices.Contains(t.Usages, tokens.Authentication) {
+				t.Groups = nil // nobody is its user
+			}
 			var err error
 			if t, err = a.newToken(t, args, ttl); err != nil {
 				return err
