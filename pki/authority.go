@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/kiln-os/kiln/internal/secret"
 )
 
@@ -23,6 +21,8 @@ type Authority struct {
 	ServiceAccountKey secret.Value
 	ServiceAccountPub []byte
 	Token             Token
+	// NodeTokens are the tokens of single nodes, by the node's name.
+	NodeTokens map[string]Token
 	// AdminConf is the kubeconfig of kubernetes-admin.
 	AdminConf secret.Value
 }
@@ -200,43 +200,6 @@ func (s *store) loadOrCreateServiceAccount(a *Authority, o Options) error {
 		pub = want
 	}
 	a.ServiceAccountKey, a.ServiceAccountPub = keyPEM, pub
-	return nil
-}
-
-// tokenDocument is bootstrap-token.yaml.
-type tokenDocument struct {
-	Token   secret.Value `json:"token"`
-	Created time.Time    `json:"created"`
-}
-
-func (s *store) loadOrCreateToken(a *Authority, o Options) error {
-	data, have, err := s.readSecret(tokenFile)
-	if err != nil {
-		return err
-	}
-	if !have {
-		t, err := NewToken(o.Now, o.TokenTTL)
-		if err != nil {
-			return err
-		}
-		text := fmt.Sprintf("# Bootstrap token of the cluster, and the time it was made; its life counts from then.\ntoken: %s\ncreated: %s\n",
-			t.Value().RevealString(), t.Created.Format(time.RFC3339))
-		a.Token = t
-		return s.write(tokenFile, []byte(text))
-	}
-	var doc tokenDocument
-	if err := yaml.UnmarshalStrict(data.Reveal(), &doc); err != nil {
-		// The decoder's error may quote the document.
-		return fmt.Errorf("%s: not a document with the keys token and created", s.path(tokenFile))
-	}
-	t, err := ParseToken(doc.Token)
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.path(tokenFile), err)
-	}
-	if doc.Created.IsZero() {
-		return fmt.Errorf("%s: the key created is missing", s.path(tokenFile))
-	}
-	a.Token = t.withLife(doc.Created, o.TokenTTL)
 	return nil
 }
 

@@ -208,6 +208,29 @@ func CAPin(certPEM []byte) (string, error) {
 	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
+// CAPins are the pins of all certificates in certPEM, in their order.
+func CAPins(certPEM []byte) ([]string, error) {
+	var out []string
+	for rest := certPEM; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != pemCertificate {
+			continue
+		}
+		pin, err := CAPin(pem.EncodeToMemory(block))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, pin)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no PEM block of type CERTIFICATE")
+	}
+	return out, nil
+}
+
 // CheckChain verifies that the first certificate of certPEM was issued by the
 // first certificate of caPEM and that both are valid at now.
 func CheckChain(certPEM, caPEM []byte, now time.Time) error {
@@ -253,6 +276,12 @@ func newSerial() (*big.Int, error) {
 	}
 	return n.Add(n, big.NewInt(1)), nil
 }
+
+// EncodeCertificate renders a certificate as PEM.
+func EncodeCertificate(cert *x509.Certificate) []byte { return encodeCert(cert.Raw) }
+
+// AlgorithmOf names the algorithm of a certificate's key.
+func AlgorithmOf(cert *x509.Certificate) (Algorithm, error) { return algorithmOf(cert.PublicKey) }
 
 func encodeCert(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: der})

@@ -27,6 +27,9 @@ import (
 // run carries out the boot plan. want are the roles it may have, none for any.
 func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	start := time.Now()
+	if err := a.finishReset(ctx); err != nil {
+		return err
+	}
 	rec, err := phase.Load(a.paths.Record())
 	if err != nil {
 		return err

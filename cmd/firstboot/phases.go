@@ -41,6 +41,8 @@ type node struct {
 	cfg   nodeconfig.Config
 	paths host.Paths
 	units host.Units
+	// api is the API server of a dry run; nil means the node's own.
+	api func(phase.Report) (*kubeapi.API, error)
 }
 
 // initPhases is the first boot of a machine that creates a cluster, in kubeadm's
@@ -158,7 +160,7 @@ func (n node) withUnits(f func(context.Context, nodeconfig.Config, host.Paths, h
 // when the phase begins: an earlier phase makes it.
 func (n node) withAPI(f apiPhase) run {
 	return n.do(func(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
-		api, err := kubeapi.Load(cfg, paths, kubeapi.AdminConf, r)
+		api, err := n.loadAPI(cfg, paths, r)
 		if err != nil {
 			return phase.Permanent(err)
 		}
@@ -198,6 +200,13 @@ func (n node) clusterConfig(ctx context.Context, r phase.Report) error {
 		return phase.Permanent(err)
 	}
 	return clusterconfig.Run(ctx, n.cfg, n.paths, api, r)
+}
+
+func (n node) loadAPI(cfg nodeconfig.Config, paths host.Paths, r phase.Report) (*kubeapi.API, error) {
+	if n.api != nil {
+		return n.api(r)
+	}
+	return kubeapi.Load(cfg, paths, kubeapi.AdminConf, r)
 }
 
 func (n node) preflight(ctx context.Context, r phase.Report) error {

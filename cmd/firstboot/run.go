@@ -13,7 +13,10 @@ import (
 )
 
 // Streams are the program's standard streams; scripts and tests replace them.
-type Streams struct{ Out, Err io.Writer }
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
 
 // app is what every verb shares.
 type app struct {
@@ -66,32 +69,36 @@ The phases of a control plane that joins:
 	})
 	root.PersistentFlags().StringVar(&a.paths.Root, "root", "/", "folder that stands for /, to look at the disk of another node")
 	root.AddCommand(
-		&cobra.Command{
-			Use: "run", Short: "Carry out the boot plan; what firstboot.service starts", Args: noArgs,
+		a.runCommand("run", nil, &cobra.Command{
+			Short: "Carry out the boot plan; what firstboot.service starts",
 			Long: `Carry out the boot plan, whatever role it gives this machine. Returns at once if
 that is done. How far it is stands on the console, on the login screen, in the
-journal, and in firstboot status.`,
+journal, and in firstboot status.
+
+With --dry-run it says what each phase would do and changes nothing: the files and API
+objects are written into a folder of /run, which it names at the end.`,
 			Example: `  systemctl restart firstboot   # by hand only if the unit gave up
-  firstboot run`,
-			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context()) },
-		},
-		&cobra.Command{
-			Use: "init", Short: "Carry out a boot plan that creates a cluster", Args: noArgs,
+  firstboot run
+  firstboot run --dry-run`,
+		}),
+		a.runCommand("init", []bootplan.Role{bootplan.RoleInit}, &cobra.Command{
+			Short:   "Carry out a boot plan that creates a cluster",
 			Long:    "Like run, but refuses a boot plan whose role is not init.",
-			Example: "  firstboot init",
-			RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), bootplan.RoleInit) },
-		},
-		&cobra.Command{
-			Use: "join", Short: "Carry out a boot plan that joins a cluster", Args: noArgs,
+			Example: "  firstboot init\n  firstboot init --dry-run",
+		}),
+		a.runCommand("join", []bootplan.Role{bootplan.RoleJoinWorker, bootplan.RoleJoinControlPlane}, &cobra.Command{
+			Short: "Carry out a boot plan that joins a cluster",
 			Long: `Like run, but refuses a boot plan whose role is neither join-worker nor
 join-control-plane. The cluster may be switched on long after this machine; what
 is waited for, and what is wrong with it, stands in firstboot status.`,
 			Example: "  firstboot join",
-			RunE: func(c *cobra.Command, _ []string) error {
-				return a.run(c.Context(), bootplan.RoleJoinWorker, bootplan.RoleJoinControlPlane)
-			},
-		},
+		}),
 		a.statusCommand(),
+		a.tokenCommand(),
+		a.certsCommand(),
+		a.kubeconfigCommand(),
+		a.configCommand(),
+		a.resetCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: noArgs,
 			Long: "Print the version of Kiln that this program is part of.", Example: "  firstboot version",
@@ -104,6 +111,20 @@ is waited for, and what is wrong with it, stands in firstboot status.`,
 	)
 	root.AddCommand(docsCommands()...)
 	return root
+}
+
+// runCommand completes a command that carries out boot plans of a role, "" for any.
+func (a *app) runCommand(name string, want []bootplan.Role, c *cobra.Command) *cobra.Command {
+	var dry bool
+	c.Use, c.Args = name, noArgs
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if dry {
+			return a.dryRun(c.Context(), want...)
+		}
+		return a.run(c.Context(), want...)
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+	return c
 }
 
 func noArgs(c *cobra.Command, args []string) error {

@@ -147,6 +147,8 @@ type Token struct {
 	ID      string
 	Secret  secret.Value
 	Expires time.Time
+	// Description is what kubeadm token list shows; "" means a general one.
+	Description string
 }
 
 // Timeouts bound firstboot's waiting.
@@ -205,9 +207,10 @@ type wire struct {
 }
 
 type wireToken struct {
-	ID      string     `json:"id"`
-	Secret  string     `json:"secret"`
-	Expires *time.Time `json:"expires,omitempty"`
+	ID          string     `json:"id"`
+	Secret      string     `json:"secret"`
+	Expires     *time.Time `json:"expires,omitempty"`
+	Description string     `json:"description,omitempty"`
 }
 
 // Marshal renders the plan as YAML. The result holds the token secrets: callers
@@ -219,7 +222,7 @@ func (p Plan) Marshal() ([]byte, error) {
 	}
 	w := wire{Plan: p}
 	for _, t := range p.Tokens {
-		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString()}
+		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString(), Description: t.Description}
 		if !t.Expires.IsZero() {
 			e := t.Expires.UTC()
 			wt.Expires = &e
@@ -247,7 +250,7 @@ func Parse(data []byte) (Plan, error) {
 		return Plan{}, fmt.Errorf("boot plan: apiVersion %q, kind %q; this firstboot reads %s, kind %s", p.APIVersion, p.Kind, APIVersion, Kind)
 	}
 	for _, t := range w.BootstrapTokens {
-		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret)}
+		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret), Description: t.Description}
 		if t.Expires != nil {
 			tok.Expires = *t.Expires
 		}

@@ -29,6 +29,12 @@ func (p Paths) Record() string { return p.at("/var/lib/kiln/firstboot.json") }
 // Done exists once the record is complete; firstboot.service is not started then.
 func (p Paths) Done() string { return p.at("/var/lib/kiln/firstboot.done") }
 
+// Reset exists while a reset of the node is under way.
+func (p Paths) Reset() string { return p.at("/var/lib/kiln/reset.json") }
+
+// BootPartition is the device with the node's stamp.
+func (p Paths) BootPartition() string { return p.at("/dev/disk/by-partlabel/kiln-esp") }
+
 // Issue is what the login screen shows of firstboot, see issue(5). It is below /etc
 // because it outlives a reboot, after which firstboot does not run.
 func (p Paths) Issue() string { return p.at("/etc/issue.d/kiln.issue") }

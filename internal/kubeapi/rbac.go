@@ -3,13 +3,15 @@ package kubeapi
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kiln-os/kiln/internal/tokens"
 )
 
 // Groups that kubeadm grants rights to.
 const (
 	// NodeTokenGroup is that of bootstrap tokens which may join nodes. It is the
 	// name of a group, not of a Secret.
-	NodeTokenGroup = "system:bootstrappers:kubeadm:default-node-token"
+	NodeTokenGroup = tokens.NodeGroup
 	// NodesGroup is that of kubelets.
 	NodesGroup = "system:nodes"
 	// AdminsGroup is that of admin.conf.

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			KubeProxy:            c.KubeProxy,
 		},
 		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: n.Taints},
-		Tokens:   []bootplan.Token{{ID: a.Token.ID, Secret: a.Token.Secret, Expires: a.Token.Expires}},
+		Tokens:   bootTokens(a, r, n.Name),
 		Timeouts: c.Timeouts,
 	}
 	for _, s := range c.CertSANs {
@@ -63,6 +64,33 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 		p.Discovery = &bootplan.Discovery{Endpoint: endpoint, CACertHashes: []string{pin}}
 	}
 	return p, p.Validate()
+}
+
+// bootTokens are the tokens that a node that creates the cluster makes known to it,
+// and the one with which another joins.
+func bootTokens(a *pki.Authority, r bootplan.Role, node string) []bootplan.Token {
+	plain := func(t pki.Token) bootplan.Token {
+		return bootplan.Token{ID: t.ID, Secret: t.Secret, Expires: t.Expires}
+	}
+	if r != bootplan.RoleInit {
+		return []bootplan.Token{plain(a.TokenFor(node))}
+	}
+	out := []bootplan.Token{plain(a.Token)}
+	for _, name := range slices.Sorted(maps.Keys(a.NodeTokens)) {
+		t := plain(a.NodeTokens[name])
+		t.Description = TokenDescription(name)
+		out = append(out, t)
+	}
+	return out
+}
+
+// TokenDescription is what kubeadm token list shows of the token of a node, or with
+// "" of one that all nodes may use.
+func TokenDescription(node string) string {
+	if node == "" {
+		return "Made by imagegen token."
+	}
+	return "For node " + node + ", made by imagegen token."
 }
 
 func texts(prefixes []netip.Prefix) []string {

@@ -6,7 +6,7 @@ import "github.com/kiln-os/kiln/internal/kubeadmapi"
 const Registry = kubeadmapi.DefaultImageRepository
 
 // EtcdImage is the etcd that kubeadm 1.37 runs.
-const EtcdImage = Registry + "/etcd:3.7.0-0"
+const EtcdImage = Registry + "/etcd:" + kubeadmapi.EtcdTag
 
 // kubernetesImage is the image of a component that has Kubernetes' own version.
 func kubernetesImage(component, version string) string {

@@ -61,6 +61,15 @@ type objects struct {
 	daemonSet *appsv1.DaemonSet
 }
 
+// Image is the container image of flannel.
+func Image() (string, error) {
+	ds, err := kubeapi.Decode[appsv1.DaemonSet](daemonSetManifest)
+	if err != nil {
+		return "", err
+	}
+	return ds.Spec.Template.Spec.Containers[0].Image, nil
+}
+
 // Run writes the node's CNI configuration and creates the objects.
 func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) error {
 	if cfg.Plan.Cluster.PodNetwork != name {

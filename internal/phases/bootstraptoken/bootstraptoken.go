@@ -11,6 +11,7 @@
 package bootstraptoken
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 	"github.com/kiln-os/kiln/internal/kubeapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/internal/tokens"
 )
 
 // description is what kubeadm token list shows.
@@ -39,11 +41,11 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 	for _, t := range cfg.Plan.Tokens {
 		if !t.Expires.IsZero() && !now.Before(t.Expires) {
 			// The controller manager would delete it at once.
-			r.Warn("bootstrap token %s expired on %s and is not created; to let nodes join, create one with kubeadm token create", t.ID, t.Expires.UTC().Format(time.RFC3339))
+			r.Warn("bootstrap token %s expired on %s and is not created; to let nodes join, create one with firstboot token create", t.ID, t.Expires.UTC().Format(time.RFC3339))
 			continue
 		}
 		r.Step("creating bootstrap token %s", t.ID)
-		if err := api.ApplySecret(ctx, tokenSecret(t)); err != nil {
+		if err := api.ApplySecret(ctx, asToken(t).Object()); err != nil {
 			return err
 		}
 	}
@@ -66,25 +68,12 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 	return api.ApplyRoleBinding(ctx, binding)
 }
 
-// tokenSecret is the token as the API server's authenticator reads it. Without an
-// expiration it is valid for ever.
-func tokenSecret(t bootplan.Token) *corev1.Secret {
-	s := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: bootstrapapi.BootstrapTokenSecretPrefix + t.ID},
-		Type:       bootstrapapi.SecretTypeBootstrapToken,
-		Data: map[string][]byte{
-			bootstrapapi.BootstrapTokenIDKey:               []byte(t.ID),
-			bootstrapapi.BootstrapTokenSecretKey:           t.Secret.Reveal(),
-			bootstrapapi.BootstrapTokenDescriptionKey:      []byte(description),
-			bootstrapapi.BootstrapTokenUsageAuthentication: []byte("true"),
-			bootstrapapi.BootstrapTokenUsageSigningKey:     []byte("true"),
-			bootstrapapi.BootstrapTokenExtraGroupsKey:      []byte(kubeapi.NodeTokenGroup),
-		},
+// asToken completes a token of the plan. Without an expiration it is valid for ever.
+func asToken(t bootplan.Token) tokens.Token {
+	return tokens.Token{
+		ID: t.ID, Secret: t.Secret, Expires: t.Expires, Description: cmp.Or(t.Description, description),
+		Usages: tokens.Usages(), Groups: []string{kubeapi.NodeTokenGroup},
 	}
-	if !t.Expires.IsZero() {
-		s.Data[bootstrapapi.BootstrapTokenExpirationKey] = []byte(t.Expires.UTC().Format(time.RFC3339))
-	}
-	return s
 }
 
 func applyRBAC(ctx context.Context, api *kubeapi.API) error {

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/dryrun"
+	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/kubeapi"
+	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/phase"
+)
+
+// rehearsed are the phases that a dry run runs, in a folder and against an API server
+// that only listens. The others wait for what does not happen in a dry run, or start
+// programs: of those it says what they are for.
+var rehearsed = []string{
+	"preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start", "upload-config", "mark-control-plane",
+	"bootstrap-token", "addon-coredns", "addon-kube-proxy", "addon-flannel",
+}
+
+// dryRun says what run would do. Of another disk, named by --root, the machine is not
+// checked.
+func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
+	rec, err := phase.Load(a.paths.Record())
+	if err != nil {
+		return err
+	}
+	if rec.State == phase.StateComplete {
+		_, err := fmt.Fprintf(a.Err, "this node has been set up since %s; nothing to do\n", rec.Finished.Format(time.RFC3339))
+		return err
+	}
+	plan, err := a.nodePlan()
+	if err != nil {
+		return err
+	}
+	if plan == nil {
+		return planError{fmt.Errorf("boot plan: there is no %s; Ignition writes it on the first boot", a.paths.BootPlan())}
+	}
+	if len(want) > 0 && !slices.Contains(want, plan.Role) {
+		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
+	}
+	if plan.Role != bootplan.RoleInit {
+		return planError{fmt.Errorf("the boot plan's role is %s: a dry run is for the node that creates a cluster; what a joining node does depends on the cluster", plan.Role)}
+	}
+	cfg, err := a.dryConfig(*plan)
+	if err != nil {
+		return err
+	}
+	dir, err := a.dryFolder()
+	if err != nil {
+		return err
+	}
+	folder, err := dryrun.NewFolder(dir, a.paths)
+	if err != nil {
+		return err
+	}
+	out := phase.NewPrinter(a.Err)
+	safe := rehearsed
+	real := node{cfg: cfg, paths: a.paths, units: host.Systemd{}}
+	if a.paths.Root != "/" {
+		safe = rehearsed[1:] // not preflight
+	}
+	n := node{cfg: cfg, paths: folder.Paths, units: dryrun.Units{Units: host.Systemd{}, Out: out}}
+	n.api = func(r phase.Report) (*kubeapi.API, error) { return dryrun.API(cfg.NodeName, folder.Objects(), r) }
+	if a.paths.Root != "/" {
+		n.units = dryrun.Units{Units: noUnits{}, Out: out}
+	}
+	phases := n.initPhases()
+	for i, p := range real.initPhases() {
+		if p.Name == "preflight" { // looks at the machine, and changes nothing
+			phases[i] = p
+		}
+	}
+	if err := dryrun.Rehearse(ctx, phases, safe, folder, out); err != nil {
+		return err
+	}
+	out.Step("[dryrun] the files and objects are in %s; /run is empty after the next boot", dir)
+	return nil
+}
+
+// dryConfig is what prepare learns of the machine, without waiting and setting.
+func (a *app) dryConfig(plan bootplan.Plan) (cfg nodeconfig.Config, err error) {
+	cfg = nodeconfig.Config{Plan: plan, NodeName: strings.ToLower(strings.TrimSpace(plan.Node.Name))}
+	cfg.Hostname = cfg.NodeName // prepare sets it
+	if s := plan.Node.AdvertiseAddress; s != "" {
+		if cfg.AdvertiseAddress, err = netip.ParseAddr(s); err != nil {
+			return cfg, planError{fmt.Errorf("boot plan: node.advertiseAddress: %w", err)}
+		}
+	} else if cfg.AdvertiseAddress, err = a.paths.AdvertiseAddress(); err != nil {
+		return cfg, fmt.Errorf("the address of this node: %w", err)
+	}
+	if _, err := os.Stat(a.paths.ResolvConf()); err == nil {
+		cfg.ResolvConf = host.Paths{Root: "/"}.ResolvConf()
+	}
+	return cfg, nil
+}
+
+// dryFolder makes a folder in memory: keys that a dry run makes never reach a disk.
+func (a *app) dryFolder() (string, error) {
+	if a.paths.Root != "/" {
+		return os.MkdirTemp("", "kiln-dry-run-")
+	}
+	parent := a.paths.At("/run/kiln")
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(parent, "dry-run-")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Clean(dir), nil
+}
+
+// noUnits is a systemd that runs nothing: that of a disk.
+type noUnits struct{ host.Units }
+
+func (noUnits) Active(context.Context, string) (bool, error)    { return false, nil }
+func (noUnits) Enabled(context.Context, string) (string, error) { return "", nil }
