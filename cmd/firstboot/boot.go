@@ -138,7 +138,7 @@ func lock(path string) (unlock func(), err error) {
 // knows: clock, host name, address, resolver.
 func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Paths, units host.Units, r phase.Report) (nodeconfig.Config, error) {
 	cfg := nodeconfig.Config{Plan: plan, NodeName: name}
-	if err := raiseClock(paths, r); err != nil {
+	if err := raiseClock(paths, plan.Cluster.NotBefore, r); err != nil {
 		return cfg, err
 	}
 	var err error
@@ -189,11 +189,12 @@ func waitForAddress(ctx context.Context, plan bootplan.Plan, paths host.Paths, r
 	return addr, err
 }
 
-// raiseClock sets a clock that is before the cluster's CA or the image was made:
+// raiseClock sets a clock that is before the cluster's CA, which is valid from
+// notBefore on, or the image was made:
 // boards without a battery start in the past, where no certificate is valid. The
 // network's time comes later and corrects the rest.
-func raiseClock(paths host.Paths, r phase.Report) error {
-	var times []time.Time
+func raiseClock(paths host.Paths, notBefore time.Time, r phase.Report) error {
+	times := []time.Time{notBefore}
 	built, err := paths.BuildTime()
 	switch {
 	case err == nil:

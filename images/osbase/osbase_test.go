@@ -30,6 +30,7 @@ func packages() *tree.Tree {
 	t.AddSymlink("usr/lib/systemd/system/sysinit.target.wants/ldconfig.service", "../ldconfig.service")
 	t.AddFile("usr/lib/modules/6.12.1/modules.order", 0o644, nil)
 	t.AddFile("boot/vmlinuz-6.12.1", 0o644, []byte("kernel"))
+	t.AddFile("boot/config-6.12.1", 0o644, []byte("CONFIG_NAMESPACES=y\n"))
 	t.AddDir("var/lib/x", 0o755)
 	return t
 }
@@ -104,7 +105,7 @@ func TestSeal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{"share/factory/etc/passwd", "bin/kubelet", "lib/systemd/system/firstboot.service", "lib/systemd/system/ldconfig.service"} {
+	for _, p := range []string{"share/factory/etc/passwd", "bin/kubelet", "lib/modules/6.12.1/config", "lib/systemd/system/firstboot.service", "lib/systemd/system/ldconfig.service"} {
 		if usr.Get(p) == nil {
 			t.Errorf("no %s in /usr", p)
 		}

@@ -61,6 +61,7 @@ var droppedUnits = []string{
 
 // strip removes what a node does not need.
 func strip(t *tree.Tree) {
+	keepKernelConfig(t)
 	for _, p := range dropped {
 		t.Delete(p)
 	}
@@ -76,6 +77,17 @@ func strip(t *tree.Tree) {
 		// Static archives and libtool files of the packages' build.
 		if strings.HasSuffix(name, ".a") || strings.HasSuffix(name, ".la") || strings.HasSuffix(name, ".md5sums") {
 			t.Delete(p)
+		}
+	}
+}
+
+// keepKernelConfig moves the kernel's configuration from /boot to its modules:
+// firstboot's preflight, and that of kubeadm, look there for what the kernel can do.
+func keepKernelConfig(t *tree.Tree) {
+	const boot = "boot/config-"
+	for _, p := range t.Paths() {
+		if version, ok := strings.CutPrefix(p, boot); ok {
+			t.Set("usr/lib/modules/"+version+"/config", t.Get(p))
 		}
 	}
 }

@@ -70,6 +70,9 @@ type Cluster struct {
 	ServiceSubnets       []string `json:"serviceSubnets"` // CIDRs, one per family
 	DNSDomain            string   `json:"dnsDomain"`
 	CertSANs             []string `json:"certSANs,omitempty"`
+	// NotBefore is when the cluster's CA begins to be valid: no clock that is right
+	// shows an earlier time. The zero time says nothing.
+	NotBefore time.Time `json:"notBefore,omitzero"`
 	// EncryptionAlgorithm is kubeadm's name: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256 or ECDSA-P384.
 	EncryptionAlgorithm string `json:"encryptionAlgorithm"`
 	// PodNetwork is the CNI that firstboot installs: "flannel" or "none".
@@ -115,6 +118,8 @@ type Node struct {
 	Labels           map[string]string `json:"labels,omitempty"`
 	// Taints: nil means the default of the role, an empty list means none.
 	Taints []Taint `json:"taints"`
+
+	NodeSettings
 }
 
 // Taint is a Kubernetes node taint.

@@ -33,7 +33,7 @@ type Config struct {
 
 // LocalAPIEndpoint is the node's own API server as host:port.
 func (c Config) LocalAPIEndpoint() string {
-	return net.JoinHostPort(c.AdvertiseAddress.String(), strconv.Itoa(bootplan.DefaultAPIPort))
+	return net.JoinHostPort(c.AdvertiseAddress.String(), strconv.Itoa(c.Plan.Node.Port()))
 }
 
 // ControlPlaneEndpoint is the cluster's shared endpoint as host:port, or the

@@ -31,6 +31,7 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			Kubeadm:              c.Kubeadm,
 			Kubelet:              c.Kubelet,
 			KubeProxy:            c.KubeProxy,
+			NotBefore:            a.CA.Cert.NotBefore.UTC(),
 		},
 		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: n.Taints},
 		Tokens:   []bootplan.Token{{ID: a.Token.ID, Secret: a.Token.Secret, Expires: a.Token.Expires}},

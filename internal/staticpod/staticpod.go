@@ -26,7 +26,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -124,7 +123,7 @@ func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error)
 			name: APIServer, image: kubernetesImage(APIServer, version), cpu: "250m",
 			command: command(APIServer, apiServerArgs(cfg), ExtraArgs(cfg, APIServer)),
 			env:     environment(ExtraEnvs(cfg, APIServer)),
-			port:    bootplan.DefaultAPIPort, host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
+			port:    int32(cfg.Plan.Node.Port()), host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
 			live: "/livez", ready: "/readyz", startup: "/livez",
 			volumes:     with(certs, user.APIServer.ExtraVolumes),
 			annotations: map[string]string{APIServerEndpointAnnotation: cfg.LocalAPIEndpoint()},
