@@ -88,7 +88,7 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 	}
 	out.Step("%s of cluster %s: %s at %s, Kubernetes %s", plan.Role, plan.Cluster.Name, cfg.NodeName, cfg.AdvertiseAddress, plan.Cluster.KubernetesVersion)
 	err = phase.Runner{
-		Phases: node{cfg: cfg, paths: a.paths, units: units}.initPhases(), RecordPath: a.paths.Record(),
+		Phases: unskipped(node{cfg: cfg, paths: a.paths, units: units}.initPhases(), plan.Node.SkipPhases, out), RecordPath: a.paths.Record(),
 		PlanDigest: digest(data, cfg), BootID: bootID, Out: out, Saved: screen.show,
 	}.Run(ctx)
 	if err != nil {

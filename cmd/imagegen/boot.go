@@ -16,7 +16,6 @@ import (
 
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/atomicfile"
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/build"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/hosttools"
@@ -129,13 +128,13 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 	m, err := qemu.Start(context.WithoutCancel(ctx), tools, qemu.Config{
 		Arch: target, Accel: accel, Name: node.Name, Dir: dir, MemoryMiB: f.memory, CPUs: f.cpus, Console: watch,
 		Disks: []qemu.Disk{{Image: image, SizeBytes: f.diskGiB << 30, Fast: true}},
-		Net:   qemu.NetFor(node.Address, node.Gateway, node.Nameservers, qemu.Forward{GuestPort: bootplan.DefaultAPIPort}, qemu.Forward{GuestPort: 22}),
+		Net:   qemu.NetFor(node.Address, node.Gateway, node.Nameservers, qemu.Forward{GuestPort: cl.APIPort(node)}, qemu.Forward{GuestPort: 22}),
 	})
 	if err != nil {
 		return err
 	}
 	defer m.Kill()
-	port, err := m.HostPort(bootplan.DefaultAPIPort)
+	port, err := m.HostPort(cl.APIPort(node))
 	if err != nil {
 		return err
 	}

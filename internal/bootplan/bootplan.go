@@ -135,6 +135,10 @@ type Token struct {
 	ID      string
 	Secret  secret.Value
 	Expires time.Time
+	// Description, Usages and Groups are kubeadm's; empty ones mean the defaults of a
+	// token for nodes.
+	Description    string
+	Usages, Groups []string
 }
 
 // Timeouts bound firstboot's waiting.
@@ -184,6 +188,10 @@ type wireToken struct {
 	ID      string     `json:"id"`
 	Secret  string     `json:"secret"`
 	Expires *time.Time `json:"expires,omitempty"`
+
+	Description string   `json:"description,omitempty"`
+	Usages      []string `json:"usages,omitempty"`
+	Groups      []string `json:"groups,omitempty"`
 }
 
 // Marshal renders the plan as YAML. The result holds the token secrets: callers
@@ -195,7 +203,7 @@ func (p Plan) Marshal() ([]byte, error) {
 	}
 	w := wire{Plan: p}
 	for _, t := range p.Tokens {
-		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString()}
+		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString(), Description: t.Description, Usages: t.Usages, Groups: t.Groups}
 		if !t.Expires.IsZero() {
 			e := t.Expires.UTC()
 			wt.Expires = &e
@@ -216,7 +224,7 @@ func Parse(data []byte) (Plan, error) {
 		return Plan{}, fmt.Errorf("boot plan: apiVersion %q, kind %q; this firstboot reads %s, kind %s", p.APIVersion, p.Kind, APIVersion, Kind)
 	}
 	for _, t := range w.BootstrapTokens {
-		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret)}
+		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret), Description: t.Description, Usages: t.Usages, Groups: t.Groups}
 		if t.Expires != nil {
 			tok.Expires = *t.Expires
 		}

@@ -18,7 +18,9 @@ import (
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/patches"
 )
 
 // CRISocket is the endpoint of containerd's Container Runtime Interface.
@@ -68,8 +70,8 @@ func setDefault[T any](p **T, v T) {
 	}
 }
 
-// ForNode returns ForCluster with what only this node knows: its resolver file
-// and its container runtime's socket.
+// ForNode returns ForCluster with what only this node knows: its resolver file, its
+// patches and, after those, its container runtime's socket.
 func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error) {
 	kc, err := ForCluster(cfg)
 	if err != nil {
@@ -77,6 +79,9 @@ func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error
 	}
 	if cfg.ResolvConf != "" && kc.ResolverConfig == nil {
 		kc.ResolverConfig = &cfg.ResolvConf
+	}
+	if err := patches.Apply(cfg.Plan.Node.Patches, patches.KubeletConfiguration, kc); err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
 	}
 	kc.ContainerRuntimeEndpoint = CRISocket
 	return kc, nil
@@ -101,10 +106,12 @@ func InstanceConfig() []byte {
 // the kubelet, and the node's labels as far as a kubelet may set them itself
 // (see SplitLabels). A control plane's taints are not among them: kubeadm sets
 // those through the API once the node exists.
+//
+// The user's flags come last, in their order, and replace those of the same names.
 func Flags(cfg nodeconfig.Config) ([]byte, error) {
-	var args []string
+	var defaults []kubeadmapi.Arg
 	if cfg.NodeName != cfg.Hostname {
-		args = append(args, "--hostname-override="+cfg.NodeName)
+		defaults = append(defaults, kubeadmapi.Arg{Name: "hostname-override", Value: cfg.NodeName})
 	}
 	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
@@ -116,7 +123,17 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 	}
 	if len(pairs) > 0 {
 		sort.Strings(pairs)
-		args = append(args, "--node-labels="+strings.Join(pairs, ","))
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-labels", Value: strings.Join(pairs, ",")})
+	}
+	extra := cfg.Plan.Node.KubeletExtraArgs
+	var args []string
+	for _, a := range defaults {
+		if _, replaced := kubeadmapi.ArgValue(extra, a.Name); !replaced {
+			args = append(args, "--"+a.Name+"="+a.Value)
+		}
+	}
+	for _, a := range extra {
+		args = append(args, "--"+a.Name+"="+a.Value)
 	}
 	return []byte("KUBELET_KUBEADM_ARGS=" + strconv.Quote(strings.Join(args, " ")) + "\n"), nil
 }

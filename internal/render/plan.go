@@ -33,16 +33,19 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			KubeProxy:            c.KubeProxy,
 			NotBefore:            a.CA.Cert.NotBefore.UTC(),
 		},
-		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: n.Taints},
+		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
 		Tokens:   []bootplan.Token{{ID: a.Token.ID, Secret: a.Token.Secret, Expires: a.Token.Expires}},
-		Timeouts: c.Timeouts,
+		Timeouts: c.NodeTimeouts(n),
+	}
+	if r == bootplan.RoleInit {
+		p.Tokens = append(p.Tokens, c.BootstrapTokens(a.Created())...)
 	}
 	for _, s := range c.CertSANs {
 		// kubeadm keeps them in lower case in its configuration.
 		p.Cluster.CertSANs = append(p.Cluster.CertSANs, strings.ToLower(s))
 	}
-	if n.Role == spec.RoleControlPlane && n.Static() {
-		p.Node.AdvertiseAddress = n.Address.Addr().String()
+	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {
+		p.Node.AdvertiseAddress = addr.String()
 	}
 	if r != bootplan.RoleInit {
 		endpoint, err := c.Endpoint()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -81,6 +82,9 @@ type Cluster struct {
 	// in the same file as JSON objects, nil if there is none.
 	Kubelet   json.RawMessage `json:"-"`
 	KubeProxy json.RawMessage `json:"-"`
+	// Documents are kubeadm's InitConfiguration, JoinConfiguration and
+	// ResetConfiguration in the same file.
+	Documents NodeDocuments `json:"-"`
 }
 
 // PayloadSource says where Kubernetes and what else Kiln puts on nodes comes from.
@@ -124,7 +128,11 @@ type Node struct {
 	// default, an empty list is none.
 	Labels map[string]string `json:"labels"`
 	Taints []bootplan.Taint  `json:"taints"`
-	Butane []Snippet         `json:"butane"`
+	// KubeletExtraArgs are flags of this node's kubelet, IgnorePreflightErrors are
+	// checks that only warn on it.
+	KubeletExtraArgs      []kubeadmapi.Arg `json:"kubeletExtraArgs"`
+	IgnorePreflightErrors []string         `json:"ignorePreflightErrors"`
+	Butane                []Snippet        `json:"butane"`
 }
 
 // Static reports whether the node has a fixed address.
@@ -208,10 +216,10 @@ func (c *Cluster) Endpoint() (string, error) {
 		return net.JoinHostPort(host, strconv.Itoa(port)), nil
 	}
 	cps := c.ControlPlanes()
-	if len(cps) == 0 || !cps[0].Static() {
+	if len(cps) == 0 || !c.AdvertiseAddress(cps[0]).IsValid() {
 		return "", errors.New("the API has no address: set controlPlaneEndpoint, or give the first control-plane node a static address")
 	}
-	return net.JoinHostPort(cps[0].Address.Addr().String(), strconv.Itoa(bootplan.DefaultAPIPort)), nil
+	return net.JoinHostPort(c.AdvertiseAddress(cps[0]).String(), strconv.Itoa(c.APIPort(cps[0]))), nil
 }
 
 // applyDefaults fills what the file leaves open.
@@ -236,6 +244,12 @@ func (c *Cluster) applyDefaults() {
 	}
 	if c.Network.Plugin == "" {
 		c.Network.Plugin = PluginFlannel
+	}
+	if port := c.bindPort(); port != bootplan.DefaultAPIPort && c.ControlPlaneEndpoint != "" {
+		// As kubeadm does: an endpoint without a port has that of the API server.
+		if host, had := strings.Trim(c.ControlPlaneEndpoint, "[]"), c.ControlPlaneEndpoint; isAddress(host) || !strings.Contains(had, ":") {
+			c.ControlPlaneEndpoint = net.JoinHostPort(host, strconv.Itoa(port))
+		}
 	}
 	def := bootplan.DefaultTimeouts()
 	for _, t := range []struct{ have, def *bootplan.Duration }{

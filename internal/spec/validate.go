@@ -177,6 +177,7 @@ func (v *validator) endpoint() {
 		v.bad(p, want, "%q is not an endpoint", e)
 		return
 	}
+	v.checkAmbiguous(p, e)
 	if a, err := netip.ParseAddr(host); err == nil {
 		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "" {
 			v.bad(p, "want an address that every node and user can reach", "%s cannot be the address of a cluster", host)
@@ -386,6 +387,8 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 		}
 	}
 	v.taints(p.Child("taints"), n.Taints)
+	v.kubeletFlags(p.Child("kubeletExtraArgs"), n.KubeletExtraArgs)
+	v.ignored(p.Child("ignorePreflightErrors"), n.IgnorePreflightErrors)
 }
 
 // badKey is bad for the key at p.
@@ -405,7 +408,7 @@ func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
 		if v.Doc.Has(p.Child("gateway")) {
 			v.bad(p.Child("gateway"), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
 		}
-		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) {
+		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.c.AdvertiseAddress(n).IsValid() {
 			v.bad(p.Child("address"), "set controlPlaneEndpoint to a name or address that will lead to this node, or give it a static address",
 				"a control-plane node on DHCP has no address that admin.conf could name")
 		}

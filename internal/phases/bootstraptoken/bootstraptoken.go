@@ -11,9 +11,12 @@
 package bootstraptoken
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -67,19 +70,29 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 }
 
 // tokenSecret is the token as the API server's authenticator reads it. Without an
-// expiration it is valid for ever.
+// expiration it is valid for ever. What the plan leaves open has kubeadm's defaults.
 func tokenSecret(t bootplan.Token) *corev1.Secret {
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: bootstrapapi.BootstrapTokenSecretPrefix + t.ID},
 		Type:       bootstrapapi.SecretTypeBootstrapToken,
 		Data: map[string][]byte{
-			bootstrapapi.BootstrapTokenIDKey:               []byte(t.ID),
-			bootstrapapi.BootstrapTokenSecretKey:           t.Secret.Reveal(),
-			bootstrapapi.BootstrapTokenDescriptionKey:      []byte(description),
-			bootstrapapi.BootstrapTokenUsageAuthentication: []byte("true"),
-			bootstrapapi.BootstrapTokenUsageSigningKey:     []byte("true"),
-			bootstrapapi.BootstrapTokenExtraGroupsKey:      []byte(kubeapi.NodeTokenGroup),
+			bootstrapapi.BootstrapTokenIDKey:          []byte(t.ID),
+			bootstrapapi.BootstrapTokenSecretKey:      t.Secret.Reveal(),
+			bootstrapapi.BootstrapTokenDescriptionKey: []byte(cmp.Or(t.Description, description)),
 		},
+	}
+	usages, groups := t.Usages, t.Groups
+	if len(usages) == 0 {
+		usages = []string{"signing", "authentication"}
+	}
+	for _, u := range usages {
+		s.Data[bootstrapapi.BootstrapTokenUsagePrefix+u] = []byte("true")
+	}
+	if len(groups) == 0 && slices.Contains(usages, "authentication") {
+		groups = []string{kubeapi.NodeTokenGroup}
+	}
+	if len(groups) > 0 {
+		s.Data[bootstrapapi.BootstrapTokenExtraGroupsKey] = []byte(strings.Join(groups, ","))
 	}
 	if !t.Expires.IsZero() {
 		s.Data[bootstrapapi.BootstrapTokenExpirationKey] = []byte(t.Expires.UTC().Format(time.RFC3339))
