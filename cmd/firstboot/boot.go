@@ -107,12 +107,15 @@ func (a *app) warn(format string, args ...any) {
 // small machine that is busy with starting its containers.
 func markDone(paths host.Paths) error { return atomicfile.WriteFile(paths.Done(), nil, 0o644) }
 
-// digest identifies what the phases are done for: the boot plan and the address,
+// digest identifies what the phases are done for: the boot plan and the addresses,
 // which may be another after a reboot.
 func digest(plan []byte, cfg nodeconfig.Config) string {
 	h := sha256.New()
 	h.Write(plan)
 	fmt.Fprintf(h, "\x00%s", cfg.AdvertiseAddress)
+	for _, a := range cfg.NodeIPs {
+		fmt.Fprintf(h, "\x00%s", a)
+	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
@@ -155,6 +158,9 @@ func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Pa
 	if cfg.AdvertiseAddress, err = waitForAddress(ctx, plan, paths, r); err != nil {
 		return cfg, err
 	}
+	if cfg.NodeIPs, err = waitForNodeIPs(ctx, cfg, paths, r); err != nil {
+		return cfg, err
+	}
 	resolved, err := units.Active(ctx, "systemd-resolved.service")
 	if err != nil {
 		return cfg, err
@@ -183,8 +189,10 @@ func waitForAddress(ctx context.Context, plan bootplan.Plan, paths host.Paths, r
 		if plan.Node.AdvertiseAddress != "" {
 			return host.CheckLocal(addr)
 		}
-		addr, err = paths.AdvertiseAddress()
-		return err
+		if addr, err = defaultAddress(plan, paths); err != nil {
+			return err
+		}
+		return host.CheckLocal(addr)
 	})
 	return addr, err
 }

@@ -13,6 +13,9 @@ import (
 type NodeSettings struct {
 	// APIPort is where the node's API server listens; 0 means DefaultAPIPort.
 	APIPort int `json:"apiPort,omitempty"`
+	// NodeIPs are the node's addresses, of each family at most one, the primary one
+	// first; empty means what the machine finds itself.
+	NodeIPs []string `json:"nodeIPs,omitempty"`
 	// IgnorePreflightErrors are checks that only warn, by kubeadm's names in any
 	// case; "all" alone means every check.
 	IgnorePreflightErrors []string `json:"ignorePreflightErrors,omitempty"`

@@ -113,6 +113,13 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 	if cfg.NodeName != cfg.Hostname {
 		defaults = append(defaults, kubeadmapi.Arg{Name: "hostname-override", Value: cfg.NodeName})
 	}
+	if len(cfg.NodeIPs) > 0 {
+		var ips []string
+		for _, a := range cfg.NodeIPs {
+			ips = append(ips, a.String())
+		}
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: strings.Join(ips, ",")})
+	}
 	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
 	for k, v := range own {
@@ -125,6 +132,7 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 		sort.Strings(pairs)
 		defaults = append(defaults, kubeadmapi.Arg{Name: "node-labels", Value: strings.Join(pairs, ",")})
 	}
+	sort.SliceStable(defaults, func(i, j int) bool { return defaults[i].Name < defaults[j].Name })
 	extra := cfg.Plan.Node.KubeletExtraArgs
 	var args []string
 	for _, a := range defaults {

@@ -1,7 +1,9 @@
 package kubeletconfig
 
 import (
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -68,5 +70,18 @@ func TestPatchesAndFlags(t *testing.T) {
 	flags, err := Flags(cfg)
 	if want := "KUBELET_KUBEADM_ARGS=\"--hostname-override=" + cfg.NodeName + " --v=2 --node-labels=c=d --v=4\"\n"; string(flags) != want || err != nil {
 		t.Errorf("%s, want %s; %v", flags, want, err)
+	}
+}
+
+func TestNodeIPs(t *testing.T) {
+	cfg := config()
+	cfg.Hostname = cfg.NodeName
+	cfg.NodeIPs = []netip.Addr{netip.MustParseAddr("fd00::15"), netip.MustParseAddr("10.0.2.15")}
+	if flags, err := Flags(cfg); err != nil || !strings.Contains(string(flags), `"--node-ip=fd00::15,10.0.2.15`) {
+		t.Errorf("%s, %v", flags, err)
+	}
+	cfg.Plan.Node.KubeletExtraArgs = []kubeadmapi.Arg{{Name: "node-ip", Value: "10.0.2.16"}}
+	if flags, err := Flags(cfg); err != nil || strings.Count(string(flags), "node-ip") != 1 || !strings.Contains(string(flags), "--node-ip=10.0.2.16") {
+		t.Errorf("%s, %v", flags, err)
 	}
 }

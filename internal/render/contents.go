@@ -87,9 +87,20 @@ func networkUnit(n spec.Node) string {
 	}
 	line("\n[Network]")
 	if n.Static() {
-		line("Address=%s", n.Address)
-		if n.Gateway.IsValid() {
-			line("Gateway=%s", n.Gateway)
+		var announced, static6 bool
+		for _, a := range n.StaticAddresses() {
+			line("Address=%s", a)
+			static6 = static6 || a.Addr().Is6()
+		}
+		for _, g := range n.StaticGateways() {
+			line("Gateway=%s", g)
+			announced = announced || g.Is6()
+		}
+		if static6 {
+			// A router's announcements would add addresses that nobody chose; without a
+			// gateway they are the way out. Said in words, because the node forwards,
+			// and a node that forwards is a router that need not listen.
+			line("IPv6AcceptRA=%t", !announced)
 		}
 	} else {
 		line("DHCP=yes")
@@ -124,5 +135,9 @@ func hosts(c *spec.Cluster) string {
 	if len(cps) != 1 || !cps[0].Static() {
 		return ""
 	}
-	return "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + cps[0].Address.Addr().String() + " " + host + "\n"
+	out := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+	for _, a := range cps[0].StaticAddresses() {
+		out += a.Addr().String() + " " + host + "\n"
+	}
+	return out
 }

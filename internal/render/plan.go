@@ -44,6 +44,7 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 		// kubeadm keeps them in lower case in its configuration.
 		p.Cluster.CertSANs = append(p.Cluster.CertSANs, strings.ToLower(s))
 	}
+	p.Node.NodeIPs = n.NodeIPs()
 	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {
 		p.Node.AdvertiseAddress = addr.String()
 	}

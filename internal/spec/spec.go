@@ -120,10 +120,14 @@ type Node struct {
 	Role    Role   `json:"role"`
 	Profile string `json:"profile"`
 	// Address is static, with its prefix length (10.0.2.15/24); without one the node asks DHCP.
-	Address     netip.Prefix `json:"address"`
-	Gateway     netip.Addr   `json:"gateway"`
-	Nameservers []netip.Addr `json:"nameservers"`
-	Interface   Interface    `json:"interface"`
+	Address netip.Prefix `json:"address"`
+	Gateway netip.Addr   `json:"gateway"`
+	// Addresses are instead of Address one of each family, the primary one first, and
+	// Gateways their routers. With defaults applied Address and Gateway are the first.
+	Addresses   []netip.Prefix `json:"addresses"`
+	Gateways    []netip.Addr   `json:"gateways"`
+	Nameservers []netip.Addr   `json:"nameservers"`
+	Interface   Interface      `json:"interface"`
 	// Labels and Taints of the Kubernetes node. Nil Taints are the role's
 	// default, an empty list is none.
 	Labels map[string]string `json:"labels"`
@@ -233,12 +237,8 @@ func (c *Cluster) applyDefaults() {
 	if c.EncryptionAlgorithm == "" {
 		c.EncryptionAlgorithm = pki.DefaultAlgorithm
 	}
-	if len(c.Network.PodSubnets) == 0 {
-		c.Network.PodSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultPodSubnet)}
-	}
-	if len(c.Network.ServiceSubnets) == 0 {
-		c.Network.ServiceSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultServiceSubnet)}
-	}
+	c.primaryAddresses()
+	c.defaultSubnets()
 	if c.Network.DNSDomain == "" {
 		c.Network.DNSDomain = DefaultDNSDomain
 	}
