@@ -51,11 +51,7 @@ func TooOld(controlPlane string) error {
 // Kubelet reports whether a kubelet may serve a control plane: it may not be newer,
 // and at most three minor versions older.
 func Kubelet(kubelet, controlPlane string) error {
-	k, err := parse("the kubelet", kubelet)
-	if err != nil {
-		return err
-	}
-	c, err := parse("the control plane", controlPlane)
+	k, c, err := parseBoth("the kubelet", kubelet, "the control plane", controlPlane)
 	if err != nil {
 		return err
 	}
@@ -90,40 +86,34 @@ func Join(role bootplan.Role, node, cluster string) error {
 	if err := TooOld(cluster); err != nil {
 		return err
 	}
-	if role != bootplan.RoleJoinControlPlane {
-		// Patch releases of one minor version go together in any order.
-		n, err := parse("the node", node)
-		if err != nil {
-			return err
-		}
-		c, err := parse("the cluster", cluster)
-		if err != nil {
-			return err
-		}
-		if n.Major() == c.Major() && n.Minor() == c.Minor() {
-			return nil
-		}
+	n, c, err := parseBoth("the node", node, "the cluster", cluster)
+	if err != nil {
+		return err
+	}
+	// Patch releases of one minor version go together in any order.
+	same := n.Major() == c.Major() && n.Minor() == c.Minor()
+	switch {
+	case role != bootplan.RoleJoinControlPlane && same:
+		return nil
+	case role != bootplan.RoleJoinControlPlane:
 		return Kubelet(node, cluster)
 	}
-	if err := Newer(cluster); err != nil {
+	if err := Newer(cluster); err != nil || same {
 		return err
 	}
-	n, err := parse("the node", node)
-	if err != nil {
-		return err
+	want := "upgrade the cluster first"
+	if n.LessThan(c) {
+		want = fmt.Sprintf("build the node with Kubernetes 1.%d", c.Minor())
 	}
-	c, err := parse("the cluster", cluster)
-	if err != nil {
-		return err
+	return fmt.Errorf("the node brings a control plane of %s into a cluster of %s: control planes of a cluster are of one minor version; %s", node, cluster, want)
+}
+
+func parseBoth(what1, text1, what2, text2 string) (v1, v2 *version.Version, err error) {
+	if v1, err = parse(what1, text1); err != nil {
+		return nil, nil, err
 	}
-	if n.Major() != c.Major() || n.Minor() != c.Minor() {
-		want := "upgrade the cluster first"
-		if n.LessThan(c) {
-			want = fmt.Sprintf("build the node with Kubernetes 1.%d", c.Minor())
-		}
-		return fmt.Errorf("the node brings a control plane of %s into a cluster of %s: control planes of a cluster are of one minor version; %s", node, cluster, want)
-	}
-	return nil
+	v2, err = parse(what2, text2)
+	return v1, v2, err
 }
 
 func parse(what, text string) (*version.Version, error) {
