@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +24,8 @@ import (
 	"github.com/kiln-os/kiln/pki"
 )
 
-// run carries out the boot plan. want is the role it must have, "" for any.
-func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
+// run carries out the boot plan. want are the roles it may have, none for any.
+func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	start := time.Now()
 	rec, err := phase.Load(a.paths.Record())
 	if err != nil {
@@ -37,7 +38,7 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 		}
 		// A reset may have come between the record and the login screen.
 		showComplete(a.paths, rec, a.warn)
-		return markDone(a.paths)
+		return a.finish()
 	}
 	data, err := os.ReadFile(a.paths.BootPlan())
 	if err != nil {
@@ -55,11 +56,8 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 		return planError{err}
 	}
 	a.paths.CertificatesDir, a.paths.EtcdDataDir = plan.Cluster.CertificatesDir(), plan.Cluster.LocalEtcd().DataDir
-	if want != "" && plan.Role != want {
-		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, want)}
-	}
-	if plan.Role != bootplan.RoleInit {
-		return planError{fmt.Errorf("the boot plan's role is %s: joining a cluster is not in this version of firstboot", plan.Role)}
+	if len(want) > 0 && !slices.Contains(want, plan.Role) {
+		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
 	name := strings.ToLower(strings.TrimSpace(plan.Node.Name))
 	if e := validation.IsDNS1123Subdomain(name); len(e) > 0 {
@@ -88,14 +86,30 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 	}
 	out.Step("%s of cluster %s: %s at %s, Kubernetes %s", plan.Role, plan.Cluster.Name, cfg.NodeName, cfg.AdvertiseAddress, plan.Cluster.KubernetesVersion)
 	err = phase.Runner{
-		Phases: unskipped(node{cfg: cfg, paths: a.paths, units: units}.initPhases(), plan.Node.SkipPhases, out), RecordPath: a.paths.Record(),
-		PlanDigest: digest(data, cfg), BootID: bootID, Out: out, Saved: screen.show,
+		Phases: unskipped(node{cfg: cfg, paths: a.paths, units: units}.phases(plan.Role), plan.Node.SkipPhases, out), RecordPath: a.paths.Record(),
+		Role: string(plan.Role), PlanDigest: digest(data, cfg), BootID: bootID, Out: out, Saved: screen.show,
 	}.Run(ctx)
 	if err != nil {
 		return err
 	}
 	out.Step("node %s is set up; this run took %.0fs", cfg.NodeName, time.Since(start).Seconds())
+	return a.finish()
+}
+
+// finish removes what a first boot that is over has no use for, and notes that it is.
+func (a *app) finish() error {
+	if err := scrub(a.paths); err != nil {
+		return err
+	}
 	return markDone(a.paths)
+}
+
+func joinRoles(roles []bootplan.Role) string {
+	var texts []string
+	for _, r := range roles {
+		texts = append(texts, string(r))
+	}
+	return strings.Join(texts, " or ")
 }
 
 // warn prints what is wrong but stops nothing.

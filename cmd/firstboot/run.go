@@ -39,7 +39,13 @@ func newRoot(s Streams) *cobra.Command {
 done is recorded, and an interrupted run continues where it was.
 
 The phases of init:
-` + phaseTable(),
+` + phaseTable(bootplan.RoleInit) + `
+
+The phases of a worker that joins:
+` + phaseTable(bootplan.RoleJoinWorker) + `
+
+The phases of a control plane that joins:
+` + phaseTable(bootplan.RoleJoinControlPlane),
 		Example: `  firstboot status          # how far it is, and the last error
   firstboot status --json   # the same for programs`,
 		SilenceErrors: true,
@@ -67,13 +73,23 @@ that is done. How far it is stands on the console, on the login screen, in the
 journal, and in firstboot status.`,
 			Example: `  systemctl restart firstboot   # by hand only if the unit gave up
   firstboot run`,
-			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context(), "") },
+			RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context()) },
 		},
 		&cobra.Command{
 			Use: "init", Short: "Carry out a boot plan that creates a cluster", Args: noArgs,
 			Long:    "Like run, but refuses a boot plan whose role is not init.",
 			Example: "  firstboot init",
 			RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), bootplan.RoleInit) },
+		},
+		&cobra.Command{
+			Use: "join", Short: "Carry out a boot plan that joins a cluster", Args: noArgs,
+			Long: `Like run, but refuses a boot plan whose role is neither join-worker nor
+join-control-plane. The cluster may be switched on long after this machine; what
+is waited for, and what is wrong with it, stands in firstboot status.`,
+			Example: "  firstboot join",
+			RunE: func(c *cobra.Command, _ []string) error {
+				return a.run(c.Context(), bootplan.RoleJoinWorker, bootplan.RoleJoinControlPlane)
+			},
 		},
 		a.statusCommand(),
 		&cobra.Command{

@@ -20,13 +20,14 @@ import (
 )
 
 func (a *app) checkCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Print everything that is wrong with a cluster file",
 		Long: `Print everything that is wrong with a cluster file, with kubeadm's documents and the
 Butane snippets in it, and with the files that it names: each mistake with its line
 and column, and what would be right. Nothing is built and nothing is written.`,
-		Example:           "  imagegen check cluster.yaml",
+		Example: `  imagegen check cluster.yaml
+  imagegen check cluster.yaml --json   # for programs: each mistake is an event`,
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -34,10 +35,23 @@ and column, and what would be right. Nothing is built and nothing is written.`,
 			if err != nil {
 				return err
 			}
+			if a.json {
+				return a.printJSON(checked{args[0], c.Name, c.KubernetesVersion, len(c.Nodes)})
+			}
 			fmt.Fprintf(a.Out, "%s: cluster %q, %d node(s), Kubernetes %s: no mistakes\n", args[0], c.Name, len(c.Nodes), c.KubernetesVersion)
 			return nil
 		},
 	}
+	a.jsonFlag(c)
+	return c
+}
+
+// checked is a cluster file without mistakes.
+type checked struct {
+	File       string `json:"file"`
+	Cluster    string `json:"cluster"`
+	Kubernetes string `json:"kubernetes"`
+	Nodes      int    `json:"nodes"`
 }
 
 // load reads a cluster file, and the payload manifest that it names, and prints their

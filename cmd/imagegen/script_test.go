@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,7 +33,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "events": cmdEvents, "release": cmdRelease},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage},
 	})
 }
 
@@ -80,4 +83,38 @@ func cmdEvents(ts *testscript.TestScript, neg bool, args []string) {
 	if want := ts.ReadFile(args[0]); got.String() != want {
 		ts.Fatalf("events:\n%swant:\n%s", got.String(), want)
 	}
+}
+
+// cmdDamage is the script command `damage FILE PLACE`: it changes the byte at an
+// offset, or at the first one of a text.
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: damage FILE PLACE")
+	}
+	b := []byte(ts.ReadFile(args[0]))
+	at, err := strconv.Atoi(args[1])
+	if err != nil {
+		at = bytes.Index(b, []byte(args[1]))
+	}
+	if at < 0 || at >= len(b) {
+		ts.Fatalf("%s has no %s", args[0], args[1])
+	}
+	b[at] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+// cmdBaseImage is the script command `base-image CACHE FILE`: it copies the base image
+// in the cache.
+func cmdBaseImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: base-image CACHE FILE")
+	}
+	found, err := filepath.Glob(ts.MkAbs(args[0]) + "/bases/*/disk.img")
+	ts.Check(err)
+	if len(found) != 1 {
+		ts.Fatalf("%d base images: %v", len(found), found)
+	}
+	b, err := os.ReadFile(found[0])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }

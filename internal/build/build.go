@@ -234,7 +234,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*foundBase, error)
 		if err != nil {
 			return err
 		}
-		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: parts, time: stamp, release: o.Release}, tmp, step)
+		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, lock: lock, programs: programs, payload: parts, time: stamp, release: o.Release}, tmp, step)
 	})
 	return &foundBase{key: key, dir: dir, lock: lock, payload: parts.record}, err
 }

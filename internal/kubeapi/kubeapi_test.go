@@ -174,7 +174,7 @@ func TestLoadSpeaksToTheLocalAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
-	rc, err := restConfig(cfg, path)
+	rc, err := restConfig(path, "https://"+cfg.LocalAPIEndpoint())
 	if err != nil {
 		t.Fatal(err)
 	}

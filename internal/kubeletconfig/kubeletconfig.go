@@ -15,11 +15,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
-	kubeletapis "k8s.io/kubelet/pkg/apis"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/nodelabels"
 	"github.com/kiln-os/kiln/internal/patches"
 )
 
@@ -104,12 +105,20 @@ func InstanceConfig() []byte {
 
 // Flags renders /var/lib/kubelet/kubeadm-flags.env: the flags that kubeadm gives
 // the kubelet, and the node's labels as far as a kubelet may set them itself
-// (see SplitLabels). A control plane's taints are not among them: kubeadm sets
-// those through the API once the node exists.
+// (see SplitLabels). A worker's taints are among them, a control plane's are not:
+// kubeadm sets those through the API once the node exists.
 //
 // The user's flags come last, in their order, and replace those of the same names.
 func Flags(cfg nodeconfig.Config) ([]byte, error) {
 	var defaults []kubeadmapi.Arg
+	if taints := cfg.Plan.Node.Taints; cfg.Plan.Role == bootplan.RoleJoinWorker && len(taints) > 0 {
+		// No pod is to come before them, and nobody else sets them on a worker.
+		var texts []string
+		for _, t := range taints {
+			texts = append(texts, t.Key+"="+t.Value+":"+t.Effect)
+		}
+		defaults = append(defaults, kubeadmapi.Arg{Name: "register-with-taints", Value: strings.Join(texts, ",")})
+	}
 	if cfg.NodeName != cfg.Hostname {
 		defaults = append(defaults, kubeadmapi.Arg{Name: "hostname-override", Value: cfg.NodeName})
 	}
@@ -119,6 +128,11 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 			ips = append(ips, a.String())
 		}
 		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: strings.Join(ips, ",")})
+	}
+	if cfg.Plan.Cluster.VirtualIP != "" && len(cfg.NodeIPs) == 0 && cfg.Plan.Role != bootplan.RoleJoinWorker {
+		// Left to itself the kubelet takes one of the host's addresses, and one of the
+		// control planes has the virtual IP too.
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: cfg.AdvertiseAddress.String()})
 	}
 	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
@@ -154,25 +168,11 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 func SplitLabels(labels map[string]string) (kubelet, admin map[string]string) {
 	kubelet, admin = map[string]string{}, map[string]string{}
 	for k, v := range labels {
-		if reserved(k) && !kubeletapis.IsKubeletLabel(k) {
+		if nodelabels.NeedsAdmin(k) {
 			admin[k] = v
 		} else {
 			kubelet[k] = v
 		}
 	}
 	return kubelet, admin
-}
-
-// reserved reports whether the key's prefix belongs to Kubernetes.
-func reserved(key string) bool {
-	prefix, _, ok := strings.Cut(key, "/")
-	if !ok {
-		return false
-	}
-	for _, domain := range []string{"kubernetes.io", "k8s.io"} {
-		if prefix == domain || strings.HasSuffix(prefix, "."+domain) {
-			return true
-		}
-	}
-	return false
 }

@@ -90,6 +90,13 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%s: %s, %v", c.name, got, err)
 		}
 	}
+	for role, want := range map[bootplan.Role]string{bootplan.RoleInit: "--node-ip=10.0.2.15", bootplan.RoleJoinControlPlane: "--node-ip=10.0.2.15", bootplan.RoleJoinWorker: ""} {
+		cfg := config()
+		cfg.Plan.Role, cfg.Plan.Cluster.VirtualIP = role, "10.0.2.100"
+		if got, err := Flags(cfg); err != nil || string(got) != `KUBELET_KUBEADM_ARGS="`+want+"\"\n" {
+			t.Errorf("virtual IP, role %s: %s, %v", role, got, err)
+		}
+	}
 	cfg := config()
 	cfg.Plan.Node.Labels = map[string]string{`a" --x="`: "b"}
 	if got, err := Flags(cfg); err == nil {

@@ -20,6 +20,9 @@ import (
 // Config describes the node and its cluster.
 type Config struct {
 	Plan bootplan.Plan
+	// FromCluster says that Plan.Cluster is what the cluster which the node joins has
+	// stored of itself: what its creator set is in it, and nothing else is to be.
+	FromCluster bool
 	// NodeName is the Kubernetes node name: lower case, a DNS-1123 subdomain.
 	NodeName string
 	// Hostname is the kernel's host name; kubelet needs --hostname-override if it differs.

@@ -12,7 +12,6 @@ import (
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/internal/sparse"
-	"github.com/kiln-os/kiln/profiles"
 )
 
 // Written says what a stamp wrote, in bytes.
@@ -82,12 +81,11 @@ func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written
 		return w, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	t, part, err := inspect(f, id)
+	found, err := findFor(f, id)
 	if err != nil {
 		return w, fmt.Errorf("%s: %w", path, err)
 	}
-	state := IDsOf(id.Profile).State
-	_, booted := t.Find(state)
+	t, part, booted := found.Table, found.ESP, found.Booted
 	if booted && !reset {
 		return w, fmt.Errorf("%s: %w", path, ErrBooted)
 	}
@@ -100,7 +98,7 @@ func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written
 		return w, fmt.Errorf("%s: %w", path, err)
 	}
 	if booted || t.Damaged {
-		if err := t.Remove(f, state); err != nil {
+		if err := t.Remove(f, IDsOf(id.Profile).State); err != nil {
 			return w, fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -166,27 +164,11 @@ func openImage(path string) (*os.File, error) {
 	return f, nil
 }
 
-// inspect finds the boot partition of an image for the identity's profile.
-func inspect(f *os.File, id Identity) (*disk.Table, disk.Placed, error) {
-	none := disk.Placed{}
-	head := make([]byte, 4)
-	if _, err := f.ReadAt(head, 0); err == nil && string(head) == "QFI\xfb" {
-		return nil, none, errors.New("this is a qcow2 image, and only raw ones can be stamped: qemu-img convert -O raw makes one of it")
+// findFor recognises an image for the identity's profile.
+func findFor(f *os.File, id Identity) (*Found, error) {
+	found, err := Identify(f)
+	if err == nil && found.Profile != id.Profile {
+		err = fmt.Errorf("this is an image of profile %s, but node %s has profile %s", found.Profile, id.Node, id.Profile)
 	}
-	t, err := disk.Read(f)
-	if err != nil {
-		return nil, none, fmt.Errorf("this is no Kiln image: %w", err)
-	}
-	if part, ok := t.Find(IDsOf(id.Profile).ESP); ok {
-		if part.Type != espType || part.Name != espName {
-			return nil, none, fmt.Errorf("this is no Kiln image: its boot partition is called %q", part.Name)
-		}
-		return t, part, nil
-	}
-	for _, other := range profiles.Names() {
-		if _, ok := t.Find(IDsOf(other).ESP); ok {
-			return nil, none, fmt.Errorf("this is an image of profile %s, but node %s has profile %s", other, id.Node, id.Profile)
-		}
-	}
-	return nil, none, errors.New("this is no Kiln image: none of its partitions is Kiln's boot partition")
+	return found, err
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/keepalived"
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
@@ -47,6 +48,13 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 	}
 	if n.Role != spec.RoleControlPlane {
 		return out, nil
+	}
+	if c.VirtualIP.Set() {
+		if !n.Static() {
+			return nil, fmt.Errorf("without a static address it cannot hold the virtual IP %s", c.VirtualIP.Address)
+		}
+		vip := keepalived.Config{VirtualIP: c.VirtualIP.Address, RouterID: c.VirtualIP.RouterID, NodeName: n.Name, Address: n.Address.Addr(), Rank: c.Rank(n.Name)}
+		out = append(out, textFile(keepalived.Path, string(vip.Marshal())))
 	}
 	pkiDir := plan.Cluster.CertificatesDir()
 	out = append(out, dir(pkiDir, 0o755), dir(pkiDir+"/etcd", 0o755))
@@ -118,8 +126,9 @@ func networkUnit(n spec.Node) string {
 }
 
 // hosts makes the name of the control-plane endpoint resolvable where the
-// cluster file alone says which address it has: one control plane, static. Then
-// the first boot needs no DNS. Otherwise it is "" and the image's own file stays.
+// cluster file alone says which address it has: a virtual IP, or one control plane
+// with a static address. Then the first boot needs no DNS. Otherwise it is "" and the
+// image's own file stays.
 func hosts(c *spec.Cluster) string {
 	if c.ControlPlaneEndpoint == "" {
 		return ""
@@ -131,13 +140,20 @@ func hosts(c *spec.Cluster) string {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return ""
 	}
-	cps := c.ControlPlanes()
-	if len(cps) != 1 || !cps[0].Static() {
+	var addresses []netip.Addr
+	if cps := c.ControlPlanes(); c.VirtualIP.Set() {
+		addresses = append(addresses, c.VirtualIP.Address)
+	} else if len(cps) == 1 {
+		for _, a := range cps[0].StaticAddresses() {
+			addresses = append(addresses, a.Addr())
+		}
+	}
+	if len(addresses) == 0 {
 		return ""
 	}
 	out := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-	for _, a := range cps[0].StaticAddresses() {
-		out += a.Addr().String() + " " + host + "\n"
+	for _, a := range addresses {
+		out += a.String() + " " + host + "\n"
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package render
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -43,6 +44,13 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 	for _, s := range c.CertSANs {
 		// kubeadm keeps them in lower case in its configuration.
 		p.Cluster.CertSANs = append(p.Cluster.CertSANs, strings.ToLower(s))
+	}
+	if c.VirtualIP.Set() {
+		p.Cluster.VirtualIP = c.VirtualIP.Address.String()
+		if host, _, err := bootplan.SplitEndpoint(c.ControlPlaneEndpoint); err == nil && host != p.Cluster.VirtualIP && !slices.Contains(p.Cluster.CertSANs, p.Cluster.VirtualIP) {
+			// Where the endpoint's name is not known yet the address does, too.
+			p.Cluster.CertSANs = append(p.Cluster.CertSANs, p.Cluster.VirtualIP)
+		}
 	}
 	p.Node.NodeIPs = n.NodeIPs()
 	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {

@@ -4,9 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"github.com/coreos/vcontext/report"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/keepalived"
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
@@ -70,6 +74,13 @@ func threeNodes(c *spec.Cluster) {
 	c.Nodes = append(c.Nodes,
 		spec.Node{Name: "kiln-2", Role: spec.RoleControlPlane, Profile: "qemu-amd64", Interface: spec.Interface{Name: "enp1s0"}},
 		spec.Node{Name: "kiln-3", Role: spec.RoleWorker, Profile: "qemu-amd64", Interface: spec.Interface{MAC: "52:54:00:12:34:56"}, Labels: map[string]string{"b": "2", "a": "1"}})
+}
+
+// virtualIP is threeNodes with a virtual IP behind the name.
+func virtualIP(c *spec.Cluster) {
+	threeNodes(c)
+	c.VirtualIP = spec.VirtualIP{Address: netip.MustParseAddr("10.0.2.100"), RouterID: 100}
+	c.Nodes[1].Address, c.Nodes[1].Gateway = netip.MustParsePrefix("10.0.2.16/24"), c.Nodes[0].Gateway
 }
 
 // documents replaces the cluster by that of testdata/documents.yaml, which has every
@@ -166,6 +177,7 @@ func TestGolden(t *testing.T) {
 		{"join-control-plane", threeNodes, 1},
 		{"join-worker", threeNodes, 2},
 		{"documents", documents(t), 0},
+		{"virtual-ip", virtualIP, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := cluster(t, tc.change)
@@ -186,8 +198,11 @@ func TestGolden(t *testing.T) {
 			}
 			plan, err := bootplan.Parse([]byte(files[bootplan.Path]))
 			role := tc.name
-			if role == "documents" {
+			switch role {
+			case "documents":
 				role = "init"
+			case "virtual-ip":
+				role = "join-control-plane"
 			}
 			if err != nil || string(plan.Role) != role {
 				t.Errorf("firstboot reads role %q, %v", plan.Role, err)
@@ -272,6 +287,30 @@ func TestNetworkUnit(t *testing.T) {
 	}
 }
 
+// Each control plane gets keepalived's configuration with its own address and rank,
+// a worker none; the certificates name the address.
+func TestVirtualIP(t *testing.T) {
+	c := cluster(t, virtualIP)
+	for i, want := range []string{"$NODE_ADDRESS=10.0.2.15\n", "$NODE_ADDRESS=10.0.2.16\n", ""} {
+		r, _, files := render(t, c, i)
+		got, ok := files[keepalived.Path]
+		if ok != (want != "") || !strings.Contains(got, want) || ok && !strings.Contains(got, fmt.Sprintf("    priority %d\n", 100-i)) {
+			t.Errorf("node %d gets\n%s", i, got)
+		}
+		if p := r.Plan.Cluster; p.VirtualIP != "10.0.2.100" || !slices.Contains(p.CertSANs, "10.0.2.100") {
+			t.Errorf("node %d: plan %+v", i, p)
+		}
+	}
+	c.ControlPlaneEndpoint = "10.0.2.100:6443" // kubeadm puts it into the certificate itself
+	if r, _, _ := render(t, c, 0); slices.Contains(r.Plan.Cluster.CertSANs, "10.0.2.100") {
+		t.Errorf("twice in the certificate: %v", r.Plan.Cluster.CertSANs)
+	}
+	c.Nodes[1].Address = netip.Prefix{}
+	if _, err := Node(c, fixture(t), c.Nodes[1]); err == nil || !strings.Contains(err.Error(), "static address") {
+		t.Errorf("on DHCP: %v", err)
+	}
+}
+
 func TestHosts(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*spec.Cluster)
@@ -281,6 +320,7 @@ func TestHosts(t *testing.T) {
 		"address":        {func(c *spec.Cluster) { c.ControlPlaneEndpoint = "10.0.2.15" }, ""},
 		"name":           {func(c *spec.Cluster) { c.ControlPlaneEndpoint = "api.example.org:443" }, "\n10.0.2.15 api.example.org\n"},
 		"two candidates": {threeNodes, ""},
+		"virtual IP":     {virtualIP, "\n10.0.2.100 api.example.org\n"},
 	} {
 		_, _, files := render(t, cluster(t, tc.change), 0)
 		if got := files["/etc/hosts"]; tc.want == "" && got != "" || !strings.HasSuffix(got, tc.want) {

@@ -127,7 +127,7 @@ func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
 				v.bad(p.Child(g), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
 			}
 		}
-		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.c.AdvertiseAddress(n).IsValid() {
+		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.c.VirtualIP.Set() && !v.c.AdvertiseAddress(n).IsValid() {
 			v.bad(one, "set controlPlaneEndpoint to a name or address that will lead to this node, or give it a static address",
 				"a control-plane node on DHCP has no address that admin.conf could name")
 		}

@@ -75,8 +75,11 @@ func (v *validator) clusterConfiguration(k kubeadmapi.ClusterConfiguration) {
 	v.component(at("apiServer"), k.APIServer.ControlPlaneComponent)
 	v.component(at("controllerManager"), k.ControllerManager)
 	v.component(at("scheduler"), k.Scheduler)
-	if v.Doc.Has(at("etcd", "external")) {
-		v.bad(at("etcd", "external"), "remove it: the control-plane nodes run etcd themselves", "an external etcd is not in this version")
+	if e := k.Etcd.External; e != nil {
+		if k.Etcd.Local != nil {
+			v.bad(at("etcd", "external"), "want one of the two", "etcd is either local or external")
+		}
+		v.externalEtcd(at("etcd", "external"), *e)
 	}
 	if e := k.Etcd.Local; e != nil {
 		p := at("etcd", "local")

@@ -56,7 +56,11 @@ func TestDocumentMistakes(t *testing.T) {
 		"overlap":           {with("networking: {serviceSubnet: 10.244.0.0/16}"), []string{"f:13:29: networking.serviceSubnet: 10.244.0.0/16 overlaps with pod subnet 10.244.0.0/16"}},
 		"SAN":               {with("apiServer: {certSANs: [a b]}"), []string{`f:13:24: apiServer.certSANs[0]: "a b" is neither`}},
 
-		"external etcd":   {with("etcd: {external: {endpoints: [https://a:2379], caFile: '', certFile: '', keyFile: ''}}"), []string{"etcd.external: an external etcd is not in this version"}},
+		"external etcd": {with("etcd: {external: {endpoints: [https://a:2379], caFile: /etc/e/ca.crt, certFile: /etc/e/c.crt, keyFile: /etc/e/c.key}}"), nil},
+		"no endpoints":  {with("etcd: {external: {endpoints: [], caFile: '', certFile: '', keyFile: ''}}"), []string{"etcd.external: an external etcd has no endpoints"}},
+		"two etcds":     {with("etcd: {local: {dataDir: /var/lib/etcd}, external: {endpoints: [http://a:2379], caFile: '', certFile: '', keyFile: ''}}"), []string{"etcd.external: etcd is either local or external"}},
+		"etcd without TLS": {with("etcd: {external: {endpoints: [http://a:2379, a:2379], caFile: e/ca.crt, certFile: /etc/e/c.crt, keyFile: ''}}"),
+			[]string{"etcd.external: a client certificate is no use without its key", `endpoints[0]: with caFile and certFile "http://a:2379" must be reached with TLS`, `endpoints[1]: "a:2379" is not the URL`, `caFile: "e/ca.crt" is not an absolute path`}},
 		"etcd SAN":        {with("etcd: {local: {serverCertSANs: [a b], peerCertSANs: ['']}}"), []string{"etcd.local.serverCertSANs[0]", "etcd.local.peerCertSANs[0]"}},
 		"etcd tag":        {with("etcd: {local: {imageTag: 3.6.0}}"), []string{"f:13:26: etcd.local.imageTag: the image is baked in"}},
 		"etcd flag":       {with("etcd: {local: {extraArgs: [{name: data-dir, value: /x}]}}"), []string{"--data-dir cannot be set here; set etcd.local.dataDir"}},

@@ -305,6 +305,9 @@ func sharedTimeouts(own *bootplan.Timeouts, k *kubeadmapi.Timeouts) []sharedTime
 	return []sharedTimeout{
 		{"controlPlaneComponentHealthCheck", diag.Path{"timeouts", "controlPlane"}, &own.ControlPlane, k.ControlPlaneComponentHealthCheck},
 		{"kubernetesAPICall", diag.Path{"timeouts", "kubernetesCall"}, &own.KubernetesCall, k.KubernetesAPICall},
+		{"discovery", diag.Path{"timeouts", "discovery"}, &own.Discovery, k.Discovery},
+		{"tlsBootstrap", diag.Path{"timeouts", "tlsBootstrap"}, &own.TLSBootstrap, k.TLSBootstrap},
+		{"etcdAPICall", diag.Path{"timeouts", "etcdCall"}, &own.EtcdCall, k.EtcdAPICall},
 	}
 }
 

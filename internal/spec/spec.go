@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,8 +60,9 @@ type Cluster struct {
 	Name              string `json:"name"`
 	KubernetesVersion string `json:"kubernetesVersion"`
 	// ControlPlaneEndpoint is the host or host:port all nodes and users reach the
-	// API at; empty means the address of the one control-plane node.
+	// API at; empty means the virtual IP, or the address of the first control plane.
 	ControlPlaneEndpoint string        `json:"controlPlaneEndpoint"`
+	VirtualIP            VirtualIP     `json:"virtualIP"`
 	EncryptionAlgorithm  pki.Algorithm `json:"encryptionAlgorithm"`
 	// CertSANs are further names and addresses in the API server's certificate.
 	CertSANs []string          `json:"certSANs"`
@@ -103,6 +105,17 @@ type Payload struct {
 	// counts from the cluster file's folder.
 	Manifest string `json:"manifest"`
 }
+
+// VirtualIP is an address in the control planes' subnet that one of them holds, and
+// another takes over. The zero value means none.
+type VirtualIP struct {
+	Address netip.Addr `json:"address"`
+	// RouterID tells it from other virtual addresses in the same network (VRRP's VRID).
+	RouterID int `json:"routerID"`
+}
+
+// Set reports whether there is one.
+func (v VirtualIP) Set() bool { return v.Address.IsValid() }
 
 // Network is the cluster's addresses and names.
 type Network struct {
@@ -209,6 +222,12 @@ func (c *Cluster) Node(name string) (Node, bool) {
 	return Node{}, false
 }
 
+// Rank is the node's place among the control planes, 0 for the one that creates the
+// cluster; -1 if it is none.
+func (c *Cluster) Rank(name string) int {
+	return slices.IndexFunc(c.ControlPlanes(), func(n Node) bool { return n.Name == name })
+}
+
 // Endpoint is the host:port at which users and joining nodes reach the API: the
 // control-plane endpoint, or the first control plane's static address.
 func (c *Cluster) Endpoint() (string, error) {
@@ -234,6 +253,15 @@ func (c *Cluster) applyDefaults() {
 	if c.Payload.Source == "" {
 		c.Payload.Source = PayloadCompile
 	}
+	if vip := c.VirtualIP; vip.Set() {
+		if c.ControlPlaneEndpoint == "" {
+			c.ControlPlaneEndpoint = net.JoinHostPort(vip.Address.String(), strconv.Itoa(bootplan.DefaultAPIPort))
+		}
+		if bytes := vip.Address.AsSlice(); vip.RouterID == 0 {
+			// As different as the virtual addresses of a /24 are.
+			c.VirtualIP.RouterID = max(1, int(bytes[len(bytes)-1]))
+		}
+	}
 	if c.EncryptionAlgorithm == "" {
 		c.EncryptionAlgorithm = pki.DefaultAlgorithm
 	}
@@ -258,6 +286,9 @@ func (c *Cluster) applyDefaults() {
 		{&c.Timeouts.ControlPlane, &def.ControlPlane},
 		{&c.Timeouts.KubernetesCall, &def.KubernetesCall},
 		{&c.Timeouts.NodeReady, &def.NodeReady},
+		{&c.Timeouts.Discovery, &def.Discovery},
+		{&c.Timeouts.TLSBootstrap, &def.TLSBootstrap},
+		{&c.Timeouts.EtcdCall, &def.EtcdCall},
 	} {
 		if *t.have == 0 {
 			*t.have = *t.def

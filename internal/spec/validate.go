@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/nodelabels"
 	"github.com/kiln-os/kiln/internal/strict"
 	"github.com/kiln-os/kiln/pki"
 )
@@ -87,6 +89,7 @@ func (v *validator) validate() {
 	}
 	v.oneOf(diag.Path{"encryptionAlgorithm"}, string(v.c.EncryptionAlgorithm), algs, "key algorithm")
 	v.endpoint()
+	v.virtualIP()
 	for i, s := range v.c.CertSANs {
 		v.host(diag.Path{"certSANs", i}, s, true)
 	}
@@ -98,7 +101,6 @@ func (v *validator) validate() {
 	}
 	subnets := v.network()
 	v.nodes(subnets)
-	v.checkSingleNode()
 }
 
 // payload checks where the programs come from, and that it has the version of
@@ -139,14 +141,6 @@ func (v *validator) payload() {
 	}
 }
 
-// checkSingleNode holds the one rule that this version of Kiln builds clusters of
-// one node only.
-func (v *validator) checkSingleNode() {
-	if n := len(v.c.Nodes); n > 1 {
-		v.bad(diag.Path{"nodes"}, "want exactly one node, of role control-plane", "there are %d nodes, but this version builds single-node clusters", n)
-	}
-}
-
 // oneOf checks a value against a closed set.
 func (v *validator) oneOf(p diag.Path, value string, set []string, what string) {
 	if slices.Contains(set, value) {
@@ -165,10 +159,11 @@ func (v *validator) oneOf(p diag.Path, value string, set []string, what string) 
 func (v *validator) endpoint() {
 	p := diag.Path{"controlPlaneEndpoint"}
 	e := v.c.ControlPlaneEndpoint
-	if e == "" {
-		if v.has(p) {
-			v.bad(p, "want a host or host:port, or remove the key", "is empty")
-		}
+	if at := v.place(p); v.has(p) && at.Doc.Text(at.path) == "" {
+		v.bad(p, "want a host or host:port, or remove the key", "is empty")
+		return
+	}
+	if !v.has(p) {
 		return
 	}
 	const want = "want a name or address with or without a port: api.example.org, 10.0.2.15:6443, [fd00::1]:6443"
@@ -309,7 +304,7 @@ func (v *validator) unicast(p diag.Path, a netip.Addr) bool {
 
 func (v *validator) nodes(subnets []subnet) {
 	p := diag.Path{"nodes"}
-	const want = "want a list with one node of role control-plane"
+	const want = "want a list of nodes, at least one of role control-plane"
 	if !v.required(p, want) {
 		return
 	}
@@ -348,6 +343,11 @@ func (v *validator) nodes(subnets []subnet) {
 	}
 	if control == 0 && !unknown {
 		v.bad(p, "give one node the role control-plane", "there is no control-plane node")
+	}
+	if control > 1 && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.has(diag.Path{"virtualIP"}) {
+		// kubeadm refuses it too: it cannot be changed later.
+		v.bad(p, "set virtualIP to a free address of their subnet, or controlPlaneEndpoint to a name or address that leads to all of them, such as that of a load balancer",
+			"%d control-plane nodes have no address in common at which the API could be reached", control)
 	}
 }
 
@@ -388,6 +388,10 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 		}
 		if e := validation.IsValidLabelValue(value); len(e) > 0 {
 			v.bad(q, "want at most 63 of a-z, A-Z, 0-9, -, _ and .", "%q is not a label value", value)
+		}
+		if n.Role == RoleWorker && nodelabels.NeedsAdmin(key) {
+			// A worker has a kubelet's rights only, and NodeRestriction denies it this one.
+			v.badKey(q, "set it with kubectl label node, or take a key of your own, such as example.org/"+path.Base(key), "a worker may not give itself the label %s", key)
 		}
 	}
 	v.taints(p.Child("taints"), n.Taints)

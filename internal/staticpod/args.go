@@ -54,15 +54,16 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 	if urls, ok := kubeadmapi.ArgValue(ExtraArgs(cfg, Etcd), "advertise-client-urls"); ok {
 		etcdServers = urls
 	}
+	etcd := kubeadmapi.ExternalEtcd{CAFile: pki("etcd/ca.crt"), CertFile: pki("apiserver-etcd-client.crt"), KeyFile: pki("apiserver-etcd-client.key")}
+	if external := cfg.Plan.Cluster.ExternalEtcd(); external != nil {
+		etcd, etcdServers = *external, strings.Join(external.Endpoints, ",")
+	}
 	args := []Arg{
 		{Name: "advertise-address", Value: cfg.AdvertiseAddress.String()},
 		{Name: "allow-privileged", Value: "true"},
 		{Name: "client-ca-file", Value: pki("ca.crt")},
 		{Name: "enable-admission-plugins", Value: "NodeRestriction"},
 		{Name: "enable-bootstrap-token-auth", Value: "true"},
-		{Name: "etcd-cafile", Value: pki("etcd/ca.crt")},
-		{Name: "etcd-certfile", Value: pki("apiserver-etcd-client.crt")},
-		{Name: "etcd-keyfile", Value: pki("apiserver-etcd-client.key")},
 		{Name: "etcd-servers", Value: etcdServers},
 		{Name: "kubelet-client-certificate", Value: pki("apiserver-kubelet-client.crt")},
 		{Name: "kubelet-client-key", Value: pki("apiserver-kubelet-client.key")},
@@ -82,6 +83,12 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 		{Name: "tls-cert-file", Value: pki("apiserver.crt")},
 		{Name: "tls-private-key-file", Value: pki("apiserver.key")},
 	}
+	if etcd.CAFile != "" {
+		args = append(args, Arg{Name: "etcd-cafile", Value: etcd.CAFile})
+	}
+	if etcd.CertFile != "" && etcd.KeyFile != "" {
+		args = append(args, Arg{Name: "etcd-certfile", Value: etcd.CertFile}, Arg{Name: "etcd-keyfile", Value: etcd.KeyFile})
+	}
 	// The API server takes a file with the modes, or the modes.
 	if _, structured := kubeadmapi.ArgValue(ExtraArgs(cfg, APIServer), "authorization-config"); !structured {
 		args = append(args, Arg{Name: "authorization-mode", Value: "Node,RBAC"})
@@ -89,8 +96,14 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 	return args
 }
 
-func controllerManagerArgs(cfg nodeconfig.Config) []Arg {
+// controllerManagerArgs: without the key of the cluster's CA the controller manager
+// signs nothing.
+func controllerManagerArgs(cfg nodeconfig.Config, externalCA bool) []Arg {
 	pki := pkiOf(cfg)
+	signingCert, signingKey := pki("ca.crt"), pki("ca.key")
+	if externalCA {
+		signingCert, signingKey = "", ""
+	}
 	conf := path.Join(confDir, "controller-manager.conf")
 	args := []Arg{
 		{Name: "authentication-kubeconfig", Value: conf},
@@ -98,8 +111,8 @@ func controllerManagerArgs(cfg nodeconfig.Config) []Arg {
 		{Name: "bind-address", Value: "127.0.0.1"},
 		{Name: "client-ca-file", Value: pki("ca.crt")},
 		{Name: "cluster-name", Value: cfg.Plan.Cluster.Name},
-		{Name: "cluster-signing-cert-file", Value: pki("ca.crt")},
-		{Name: "cluster-signing-key-file", Value: pki("ca.key")},
+		{Name: "cluster-signing-cert-file", Value: signingCert},
+		{Name: "cluster-signing-key-file", Value: signingKey},
 		// The last two are off by default; without them joining nodes find no signed
 		// cluster-info, and expired tokens stay.
 		{Name: "controllers", Value: "*,bootstrapsigner,tokencleaner"},
