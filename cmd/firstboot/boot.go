@@ -89,7 +89,7 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	}
 	out.Step("%s of cluster %s: %s at %s, Kubernetes %s", plan.Role, plan.Cluster.Name, cfg.NodeName, cfg.AdvertiseAddress, plan.Cluster.KubernetesVersion)
 	err = phase.Runner{
-		Phases: node{cfg: cfg, paths: a.paths, units: units}.phases(plan.Role), RecordPath: a.paths.Record(),
+		Phases: unskipped(node{cfg: cfg, paths: a.paths, units: units}.phases(plan.Role), plan.Node.SkipPhases, out), RecordPath: a.paths.Record(),
 		Role: string(plan.Role), PlanDigest: digest(data, cfg), BootID: bootID, Out: out, Saved: screen.show,
 	}.Run(ctx)
 	if err != nil {
@@ -124,12 +124,15 @@ func (a *app) warn(format string, args ...any) {
 // small machine that is busy with starting its containers.
 func markDone(paths host.Paths) error { return atomicfile.WriteFile(paths.Done(), nil, 0o644) }
 
-// digest identifies what the phases are done for: the boot plan and the address,
+// digest identifies what the phases are done for: the boot plan and the addresses,
 // which may be another after a reboot.
 func digest(plan []byte, cfg nodeconfig.Config) string {
 	h := sha256.New()
 	h.Write(plan)
 	fmt.Fprintf(h, "\x00%s", cfg.AdvertiseAddress)
+	for _, a := range cfg.NodeIPs {
+		fmt.Fprintf(h, "\x00%s", a)
+	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
@@ -155,7 +158,7 @@ func lock(path string) (unlock func(), err error) {
 // knows: clock, host name, address, resolver.
 func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Paths, units host.Units, r phase.Report) (nodeconfig.Config, error) {
 	cfg := nodeconfig.Config{Plan: plan, NodeName: name}
-	if err := raiseClock(paths, r); err != nil {
+	if err := raiseClock(paths, plan.Cluster.NotBefore, r); err != nil {
 		return cfg, err
 	}
 	var err error
@@ -170,6 +173,9 @@ func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Pa
 		cfg.Hostname = cfg.NodeName
 	}
 	if cfg.AdvertiseAddress, err = waitForAddress(ctx, plan, paths, r); err != nil {
+		return cfg, err
+	}
+	if cfg.NodeIPs, err = waitForNodeIPs(ctx, cfg, paths, r); err != nil {
 		return cfg, err
 	}
 	resolved, err := units.Active(ctx, "systemd-resolved.service")
@@ -200,17 +206,20 @@ func waitForAddress(ctx context.Context, plan bootplan.Plan, paths host.Paths, r
 		if plan.Node.AdvertiseAddress != "" {
 			return host.CheckLocal(addr)
 		}
-		addr, err = paths.AdvertiseAddress()
-		return err
+		if addr, err = defaultAddress(plan, paths); err != nil {
+			return err
+		}
+		return host.CheckLocal(addr)
 	})
 	return addr, err
 }
 
-// raiseClock sets a clock that is before the cluster's CA or the image was made:
+// raiseClock sets a clock that is before the cluster's CA, which is valid from
+// notBefore on, or the image was made:
 // boards without a battery start in the past, where no certificate is valid. The
 // network's time comes later and corrects the rest.
-func raiseClock(paths host.Paths, r phase.Report) error {
-	var times []time.Time
+func raiseClock(paths host.Paths, notBefore time.Time, r phase.Report) error {
+	times := []time.Time{notBefore}
 	built, err := paths.BuildTime()
 	switch {
 	case err == nil:

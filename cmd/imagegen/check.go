@@ -10,7 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiln-os/kiln/images/format"
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/patches"
 	"github.com/kiln-os/kiln/internal/release"
 	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
@@ -75,6 +77,12 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		}
 		manifest = m
 		return m.Kubernetes(), nil
+	}
+	known.Patches = func(dir string) ([]bootplan.Patch, []error) {
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(filepath.Dir(file), dir)
+		}
+		return patches.ReadDir(dir)
 	}
 	c, mistakes := spec.Parse(file, data, known)
 	if manifest != nil {

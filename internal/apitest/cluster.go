@@ -61,9 +61,15 @@ type Cluster struct {
 // be made another one.
 func New(t *testing.T, change func(*bootplan.Plan)) *Cluster {
 	t.Helper()
+	return NewAt(t, randomLoopback(t), change)
+}
+
+// NewAt is New with the address at which everything listens.
+func NewAt(t *testing.T, addr string, change func(*bootplan.Plan)) *Cluster {
+	t.Helper()
 	c := &Cluster{Paths: host.Paths{Root: t.TempDir()}, Report: phase.NewPrinter(logWriter{t})}
 	c.findPrograms(t)
-	c.Config = Config(randomLoopback(t))
+	c.Config = Config(addr)
 	c.secrets = filepath.Join(t.TempDir(), "secrets")
 	authority, err := pki.LoadOrCreate(c.secrets, pki.Options{
 		Algorithm: pki.Algorithm(c.Config.Plan.Cluster.EncryptionAlgorithm), ClusterName: c.Config.Plan.Cluster.Name,

@@ -84,6 +84,9 @@ type Cluster struct {
 	ServiceSubnets []string `json:"serviceSubnets"` // CIDRs, one per family
 	DNSDomain      string   `json:"dnsDomain"`
 	CertSANs       []string `json:"certSANs,omitempty"`
+	// NotBefore is when the cluster's CA begins to be valid: no clock that is right
+	// shows an earlier time. The zero time says nothing.
+	NotBefore time.Time `json:"notBefore,omitzero"`
 	// EncryptionAlgorithm is kubeadm's name: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256 or ECDSA-P384.
 	EncryptionAlgorithm string `json:"encryptionAlgorithm"`
 	// PodNetwork is the CNI that firstboot installs: "flannel" or "none".
@@ -132,6 +135,8 @@ type Node struct {
 	Labels           map[string]string `json:"labels,omitempty"`
 	// Taints: nil means the default of the role, an empty list means none.
 	Taints []Taint `json:"taints"`
+
+	NodeSettings
 }
 
 // Taint is a Kubernetes node taint.
@@ -147,8 +152,10 @@ type Token struct {
 	ID      string
 	Secret  secret.Value
 	Expires time.Time
-	// Description is what kubeadm token list shows; "" means a general one.
-	Description string
+	// Description, Usages and Groups are kubeadm's; empty ones mean the defaults of a
+	// token for nodes.
+	Description    string
+	Usages, Groups []string
 }
 
 // Timeouts bound firstboot's waiting.
@@ -207,10 +214,13 @@ type wire struct {
 }
 
 type wireToken struct {
-	ID          string     `json:"id"`
-	Secret      string     `json:"secret"`
-	Expires     *time.Time `json:"expires,omitempty"`
-	Description string     `json:"description,omitempty"`
+	ID      string     `json:"id"`
+	Secret  string     `json:"secret"`
+	Expires *time.Time `json:"expires,omitempty"`
+
+	Description string   `json:"description,omitempty"`
+	Usages      []string `json:"usages,omitempty"`
+	Groups      []string `json:"groups,omitempty"`
 }
 
 // Marshal renders the plan as YAML. The result holds the token secrets: callers
@@ -222,7 +232,7 @@ func (p Plan) Marshal() ([]byte, error) {
 	}
 	w := wire{Plan: p}
 	for _, t := range p.Tokens {
-		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString(), Description: t.Description}
+		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString(), Description: t.Description, Usages: t.Usages, Groups: t.Groups}
 		if !t.Expires.IsZero() {
 			e := t.Expires.UTC()
 			wt.Expires = &e
@@ -250,7 +260,7 @@ func Parse(data []byte) (Plan, error) {
 		return Plan{}, fmt.Errorf("boot plan: apiVersion %q, kind %q; this firstboot reads %s, kind %s", p.APIVersion, p.Kind, APIVersion, Kind)
 	}
 	for _, t := range w.BootstrapTokens {
-		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret), Description: t.Description}
+		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret), Description: t.Description, Usages: t.Usages, Groups: t.Groups}
 		if t.Expires != nil {
 			tok.Expires = *t.Expires
 		}

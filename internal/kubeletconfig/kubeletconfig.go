@@ -18,8 +18,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/nodelabels"
+	"github.com/kiln-os/kiln/internal/patches"
 )
 
 // CRISocket is the endpoint of containerd's Container Runtime Interface.
@@ -69,8 +71,8 @@ func setDefault[T any](p **T, v T) {
 	}
 }
 
-// ForNode returns ForCluster with what only this node knows: its resolver file
-// and its container runtime's socket.
+// ForNode returns ForCluster with what only this node knows: its resolver file, its
+// patches and, after those, its container runtime's socket.
 func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error) {
 	kc, err := ForCluster(cfg)
 	if err != nil {
@@ -78,6 +80,9 @@ func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error
 	}
 	if cfg.ResolvConf != "" && kc.ResolverConfig == nil {
 		kc.ResolverConfig = &cfg.ResolvConf
+	}
+	if err := patches.Apply(cfg.Plan.Node.Patches, patches.KubeletConfiguration, kc); err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
 	}
 	kc.ContainerRuntimeEndpoint = CRISocket
 	return kc, nil
@@ -102,23 +107,32 @@ func InstanceConfig() []byte {
 // the kubelet, and the node's labels as far as a kubelet may set them itself
 // (see SplitLabels). A worker's taints are among them, a control plane's are not:
 // kubeadm sets those through the API once the node exists.
+//
+// The user's flags come last, in their order, and replace those of the same names.
 func Flags(cfg nodeconfig.Config) ([]byte, error) {
-	var args []string
+	var defaults []kubeadmapi.Arg
 	if taints := cfg.Plan.Node.Taints; cfg.Plan.Role == bootplan.RoleJoinWorker && len(taints) > 0 {
 		// No pod is to come before them, and nobody else sets them on a worker.
 		var texts []string
 		for _, t := range taints {
 			texts = append(texts, t.Key+"="+t.Value+":"+t.Effect)
 		}
-		args = append(args, "--register-with-taints="+strings.Join(texts, ","))
+		defaults = append(defaults, kubeadmapi.Arg{Name: "register-with-taints", Value: strings.Join(texts, ",")})
 	}
 	if cfg.NodeName != cfg.Hostname {
-		args = append(args, "--hostname-override="+cfg.NodeName)
+		defaults = append(defaults, kubeadmapi.Arg{Name: "hostname-override", Value: cfg.NodeName})
 	}
-	if cfg.Plan.Cluster.VirtualIP != "" && cfg.Plan.Role != bootplan.RoleJoinWorker {
+	if len(cfg.NodeIPs) > 0 {
+		var ips []string
+		for _, a := range cfg.NodeIPs {
+			ips = append(ips, a.String())
+		}
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: strings.Join(ips, ",")})
+	}
+	if cfg.Plan.Cluster.VirtualIP != "" && len(cfg.NodeIPs) == 0 && cfg.Plan.Role != bootplan.RoleJoinWorker {
 		// Left to itself the kubelet takes one of the host's addresses, and one of the
 		// control planes has the virtual IP too.
-		args = append(args, "--node-ip="+cfg.AdvertiseAddress.String())
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: cfg.AdvertiseAddress.String()})
 	}
 	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
@@ -130,7 +144,18 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 	}
 	if len(pairs) > 0 {
 		sort.Strings(pairs)
-		args = append(args, "--node-labels="+strings.Join(pairs, ","))
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-labels", Value: strings.Join(pairs, ",")})
+	}
+	sort.SliceStable(defaults, func(i, j int) bool { return defaults[i].Name < defaults[j].Name })
+	extra := cfg.Plan.Node.KubeletExtraArgs
+	var args []string
+	for _, a := range defaults {
+		if _, replaced := kubeadmapi.ArgValue(extra, a.Name); !replaced {
+			args = append(args, "--"+a.Name+"="+a.Value)
+		}
+	}
+	for _, a := range extra {
+		args = append(args, "--"+a.Name+"="+a.Value)
 	}
 	return []byte("KUBELET_KUBEADM_ARGS=" + strconv.Quote(strings.Join(args, " ")) + "\n"), nil
 }

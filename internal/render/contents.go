@@ -95,9 +95,20 @@ func networkUnit(n spec.Node) string {
 	}
 	line("\n[Network]")
 	if n.Static() {
-		line("Address=%s", n.Address)
-		if n.Gateway.IsValid() {
-			line("Gateway=%s", n.Gateway)
+		var announced, static6 bool
+		for _, a := range n.StaticAddresses() {
+			line("Address=%s", a)
+			static6 = static6 || a.Addr().Is6()
+		}
+		for _, g := range n.StaticGateways() {
+			line("Gateway=%s", g)
+			announced = announced || g.Is6()
+		}
+		if static6 {
+			// A router's announcements would add addresses that nobody chose; without a
+			// gateway they are the way out. Said in words, because the node forwards,
+			// and a node that forwards is a router that need not listen.
+			line("IPv6AcceptRA=%t", !announced)
 		}
 	} else {
 		line("DHCP=yes")
@@ -129,12 +140,20 @@ func hosts(c *spec.Cluster) string {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return ""
 	}
-	address := c.VirtualIP.Address
-	if cps := c.ControlPlanes(); !address.IsValid() && len(cps) == 1 && cps[0].Static() {
-		address = cps[0].Address.Addr()
+	var addresses []netip.Addr
+	if cps := c.ControlPlanes(); c.VirtualIP.Set() {
+		addresses = append(addresses, c.VirtualIP.Address)
+	} else if len(cps) == 1 {
+		for _, a := range cps[0].StaticAddresses() {
+			addresses = append(addresses, a.Addr())
+		}
 	}
-	if !address.IsValid() {
+	if len(addresses) == 0 {
 		return ""
 	}
-	return "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + address.String() + " " + host + "\n"
+	out := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+	for _, a := range addresses {
+		out += a.String() + " " + host + "\n"
+	}
+	return out
 }

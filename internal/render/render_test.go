@@ -38,8 +38,12 @@ func fixture(t *testing.T) *pki.Authority {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cert, err := pki.ParseCertificate(crt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ca := func(name string) *pki.CA {
-		return &pki.CA{CertPEM: crt, KeyPEM: secret.FromString("PRIVATE KEY of " + name + "\n")}
+		return &pki.CA{CertPEM: crt, Cert: cert, KeyPEM: secret.FromString("PRIVATE KEY of " + name + "\n")}
 	}
 	created := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	return &pki.Authority{

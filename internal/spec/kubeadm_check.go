@@ -40,7 +40,7 @@ func (c *Cluster) nodeMask(v6 bool) int {
 // ownedFlags are flags that have a setting of their own, or that Kiln relies on.
 var ownedFlags = map[string]map[string]string{
 	"apiServer": {
-		"secure-port":              "firstboot and kubeconfigs reach the API server at port 6443; for another one outside, set controlPlaneEndpoint",
+		"secure-port":              "set localAPIEndpoint.bindPort of an InitConfiguration; for another port outside, set controlPlaneEndpoint",
 		"advertise-address":        "set nodes[].address in the document of kind Cluster",
 		"bind-address":             "firstboot reaches the API server at the node's own address, and a load balancer may be elsewhere",
 		"service-cluster-ip-range": "set networking.serviceSubnet",

@@ -30,7 +30,7 @@ func TestDocumentMistakes(t *testing.T) {
 		"no version":    {minimal + "---\nkind: KubeletConfiguration\n", []string{"f:11:1: apiVersion: is missing; want kubelet.config.k8s.io/v1beta1"}},
 		"twice":         {with() + "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n", []string{"f:16:7: kind: there is a second document of kind ClusterConfiguration; the first one begins in line 11"}},
 		"two clusters":  {minimal + "---\n" + minimal, []string{"f:12:7: kind: there is a second document of kind Cluster"}},
-		"init":          {minimal + "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n", []string{"f:12:7: kind: InitConfiguration has no place in a cluster file; imagegen makes it"}},
+		"upgrade":       {minimal + "---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: UpgradeConfiguration\n", []string{"f:12:7: kind: UpgradeConfiguration has no place in a cluster file; it configures a command"}},
 		"other kind":    {minimal + "---\napiVersion: v1\nkind: ConfigMap\n", []string{`f:12:7: kind: "ConfigMap" is not a kind of document that this program reads`}},
 		"no cluster":    {strings.TrimPrefix(with(), minimal+"---\n") + "---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n", []string{"f:1:1: the file has no document of kind Cluster"}},
 		"empty between": {minimal + "---\n---\n", nil},
@@ -82,7 +82,7 @@ func TestDocumentMistakes(t *testing.T) {
 		"flag without name": {with("apiServer: {extraArgs: [{value: x}]}"), []string{"apiServer.extraArgs[0].name: is missing"}},
 		"flag with dashes":  {with("apiServer: {extraArgs: [{name: --v, value: '4'}]}"), []string{`f:13:32: apiServer.extraArgs[0].name: "--v" begins with a dash; did you mean v?`}},
 		"number for a flag": {with("apiServer: {extraArgs: [{name: v, value: 4}]}"), []string{`apiServer.extraArgs[0].value: is a number, not text; put it in quotes: "4"`}},
-		"owned flag":        {with("apiServer: {extraArgs: [{name: secure-port, value: '443'}]}"), []string{"--secure-port cannot be set here; firstboot"}},
+		"owned flag":        {with("apiServer: {extraArgs: [{name: secure-port, value: '443'}]}"), []string{"--secure-port cannot be set here; set localAPIEndpoint.bindPort"}},
 		"volume":            {with("scheduler: {extraVolumes: [{name: A, hostPath: x, pathType: Dir}, {name: a, hostPath: /x, mountPath: /x}, {name: a, hostPath: /y, mountPath: /y}]}"), []string{"extraVolumes[0].mountPath: is missing", `"A" is not a volume name`, `"x" is not absolute`, `"Dir" is not a known type of path`, "name a is there twice"}},
 		"variable":          {with("controllerManager: {extraEnvs: [{name: 'A=B'}]}"), []string{`"A=B" is not the name of a variable`}},
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -83,6 +84,9 @@ type Cluster struct {
 	// in the same file as JSON objects, nil if there is none.
 	Kubelet   json.RawMessage `json:"-"`
 	KubeProxy json.RawMessage `json:"-"`
+	// Documents are kubeadm's InitConfiguration, JoinConfiguration and
+	// ResetConfiguration in the same file.
+	Documents NodeDocuments `json:"-"`
 }
 
 // PayloadSource says where Kubernetes and what else Kiln puts on nodes comes from.
@@ -131,15 +135,23 @@ type Node struct {
 	// Formats are those of the node's image files; none means those of the profile.
 	Formats []string `json:"formats"`
 	// Address is static, with its prefix length (10.0.2.15/24); without one the node asks DHCP.
-	Address     netip.Prefix `json:"address"`
-	Gateway     netip.Addr   `json:"gateway"`
-	Nameservers []netip.Addr `json:"nameservers"`
-	Interface   Interface    `json:"interface"`
+	Address netip.Prefix `json:"address"`
+	Gateway netip.Addr   `json:"gateway"`
+	// Addresses are instead of Address one of each family, the primary one first, and
+	// Gateways their routers. With defaults applied Address and Gateway are the first.
+	Addresses   []netip.Prefix `json:"addresses"`
+	Gateways    []netip.Addr   `json:"gateways"`
+	Nameservers []netip.Addr   `json:"nameservers"`
+	Interface   Interface      `json:"interface"`
 	// Labels and Taints of the Kubernetes node. Nil Taints are the role's
 	// default, an empty list is none.
 	Labels map[string]string `json:"labels"`
 	Taints []bootplan.Taint  `json:"taints"`
-	Butane []Snippet         `json:"butane"`
+	// KubeletExtraArgs are flags of this node's kubelet, IgnorePreflightErrors are
+	// checks that only warn on it.
+	KubeletExtraArgs      []kubeadmapi.Arg `json:"kubeletExtraArgs"`
+	IgnorePreflightErrors []string         `json:"ignorePreflightErrors"`
+	Butane                []Snippet        `json:"butane"`
 }
 
 // Static reports whether the node has a fixed address.
@@ -229,10 +241,10 @@ func (c *Cluster) Endpoint() (string, error) {
 		return net.JoinHostPort(host, strconv.Itoa(port)), nil
 	}
 	cps := c.ControlPlanes()
-	if len(cps) == 0 || !cps[0].Static() {
+	if len(cps) == 0 || !c.AdvertiseAddress(cps[0]).IsValid() {
 		return "", errors.New("the API has no address: set controlPlaneEndpoint, or give the first control-plane node a static address")
 	}
-	return net.JoinHostPort(cps[0].Address.Addr().String(), strconv.Itoa(bootplan.DefaultAPIPort)), nil
+	return net.JoinHostPort(c.AdvertiseAddress(cps[0]).String(), strconv.Itoa(c.APIPort(cps[0]))), nil
 }
 
 // applyDefaults fills what the file leaves open.
@@ -255,17 +267,19 @@ func (c *Cluster) applyDefaults() {
 	if c.EncryptionAlgorithm == "" {
 		c.EncryptionAlgorithm = pki.DefaultAlgorithm
 	}
-	if len(c.Network.PodSubnets) == 0 {
-		c.Network.PodSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultPodSubnet)}
-	}
-	if len(c.Network.ServiceSubnets) == 0 {
-		c.Network.ServiceSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultServiceSubnet)}
-	}
+	c.primaryAddresses()
+	c.defaultSubnets()
 	if c.Network.DNSDomain == "" {
 		c.Network.DNSDomain = DefaultDNSDomain
 	}
 	if c.Network.Plugin == "" {
 		c.Network.Plugin = PluginFlannel
+	}
+	if port := c.bindPort(); port != bootplan.DefaultAPIPort && c.ControlPlaneEndpoint != "" {
+		// As kubeadm does: an endpoint without a port has that of the API server.
+		if host, had := strings.Trim(c.ControlPlaneEndpoint, "[]"), c.ControlPlaneEndpoint; isAddress(host) || !strings.Contains(had, ":") {
+			c.ControlPlaneEndpoint = net.JoinHostPort(host, strconv.Itoa(port))
+		}
 	}
 	def := bootplan.DefaultTimeouts()
 	for _, t := range []struct{ have, def *bootplan.Duration }{

@@ -172,6 +172,7 @@ func (v *validator) endpoint() {
 		v.bad(p, want, "%q is not an endpoint", e)
 		return
 	}
+	v.checkAmbiguous(p, e)
 	if a, err := netip.ParseAddr(host); err == nil {
 		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "" {
 			v.bad(p, "want an address that every node and user can reach", "%s cannot be the address of a cluster", host)
@@ -324,8 +325,12 @@ func (v *validator) nodes(subnets []subnet) {
 		q := p.Child(i)
 		v.node(q, n, subnets)
 		unique(q.Child("name"), n.Name, "name")
-		if n.Static() {
-			unique(q.Child("address"), n.Address.Addr().String(), "address")
+		for j, a := range n.StaticAddresses() {
+			at := q.Child("address")
+			if v.Doc.Has(q.Child("addresses")) {
+				at = q.Child("addresses", j)
+			}
+			unique(at, a.Addr().String(), "address")
 		}
 		unique(q.Child("interface", "mac"), n.Interface.MAC, "MAC address")
 		switch n.Role {
@@ -393,55 +398,14 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 		}
 	}
 	v.taints(p.Child("taints"), n.Taints)
+	v.kubeletFlags(p.Child("kubeletExtraArgs"), n.KubeletExtraArgs)
+	v.ignored(p.Child("ignorePreflightErrors"), n.IgnorePreflightErrors)
 }
 
 // badKey is bad for the key at p.
 func (v *validator) badKey(p diag.Path, want, format string, a ...any) {
 	if !v.Bad(p) {
 		v.List.Add(v.Doc.AtKey(p, fmt.Sprintf(format, a...), want))
-	}
-}
-
-func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
-	for i, a := range n.Nameservers {
-		if v.Doc.Has(p.Child("nameservers")) {
-			v.unicast(p.Child("nameservers", i), a)
-		}
-	}
-	if !v.Doc.Has(p.Child("address")) {
-		if v.Doc.Has(p.Child("gateway")) {
-			v.bad(p.Child("gateway"), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
-		}
-		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.c.VirtualIP.Set() {
-			v.bad(p.Child("address"), "set controlPlaneEndpoint to a name or address that will lead to this node, or give it a static address",
-				"a control-plane node on DHCP has no address that admin.conf could name")
-		}
-		return
-	}
-	q, a := p.Child("address"), n.Address
-	if !a.IsValid() || !v.unicast(q, a.Addr()) {
-		return
-	}
-	if a.Addr().Is4() && a.Bits() < 31 && (a.Addr() == a.Masked().Addr() || !a.Contains(a.Addr().Next())) {
-		v.bad(q, "want the address of the node itself", "%s is the network or broadcast address of its subnet", a.Addr())
-	}
-	for _, s := range subnets {
-		if a.Masked().Overlaps(s.prefix) {
-			v.bad(q, "want subnets that share no address", "the node's subnet %s overlaps with %s %s", a.Masked(), s.what, s.prefix)
-		}
-	}
-	if svc := v.c.Network.ServiceSubnets; n.Role == RoleControlPlane && svc[0].IsValid() && svc[0].Addr().Is4() != a.Addr().Is4() {
-		v.bad(q, "want an address of the family of the first service subnet", "the API server cannot serve %s from %s", svc[0], a.Addr())
-	}
-	g := p.Child("gateway")
-	if !v.required(g, "want the address of the router in "+a.Masked().String()) || !n.Gateway.IsValid() || !v.unicast(g, n.Gateway) {
-		return
-	}
-	switch {
-	case n.Gateway == a.Addr():
-		v.bad(g, "want the address of the router", "%s is the node itself", n.Gateway)
-	case !a.Contains(n.Gateway) && !n.Gateway.IsLinkLocalUnicast():
-		v.bad(g, "want an address in "+a.Masked().String(), "%s is not on the node's subnet", n.Gateway)
 	}
 }
 

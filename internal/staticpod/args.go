@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 )
@@ -76,7 +75,7 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 		{Name: "requestheader-extra-headers-prefix", Value: "X-Remote-Extra-"},
 		{Name: "requestheader-group-headers", Value: "X-Remote-Group"},
 		{Name: "requestheader-username-headers", Value: "X-Remote-User"},
-		{Name: "secure-port", Value: strconv.Itoa(bootplan.DefaultAPIPort)},
+		{Name: "secure-port", Value: strconv.Itoa(cfg.Plan.Node.Port())},
 		{Name: "service-account-issuer", Value: "https://kubernetes.default.svc." + cfg.Plan.Cluster.DNSDomain},
 		{Name: "service-account-key-file", Value: pki("sa.pub")},
 		{Name: "service-account-signing-key-file", Value: pki("sa.key")},

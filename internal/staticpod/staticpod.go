@@ -1,7 +1,7 @@
 // Package staticpod renders the static pods of a control plane exactly as kubeadm
 // 1.37 does (cmd/kubeadm/app/phases/controlplane, .../phases/etcd and
 // .../util/staticpod): kubeadm upgrade compares what it finds with what it would
-// write. One difference is meant: the proxy variables of firstboot's own
+// write. The user's patches are applied last. One difference is meant: the proxy variables of firstboot's own
 // environment are not passed on, because what reaches a local etcd and a service
 // network through a proxy does not reach it at all.
 package staticpod
@@ -29,10 +29,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/patches"
 )
 
 // Annotations that kubeadm reads back to find an API server's and an etcd
@@ -175,7 +175,7 @@ func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error)
 			name: APIServer, image: kubernetesImage(APIServer, version), cpu: "250m",
 			command: command(APIServer, apiServerArgs(cfg), ExtraArgs(cfg, APIServer)),
 			env:     environment(ExtraEnvs(cfg, APIServer)),
-			port:    bootplan.DefaultAPIPort, host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
+			port:    int32(cfg.Plan.Node.Port()), host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
 			live: "/livez", ready: "/readyz", startup: "/livez",
 			volumes:     with(append(certs[:len(certs):len(certs)], etcdVolumes(cfg)...), user.APIServer.ExtraVolumes),
 			annotations: map[string]string{APIServerEndpointAnnotation: cfg.LocalAPIEndpoint()},
@@ -199,7 +199,7 @@ func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error)
 	}
 	var pods []corev1.Pod
 	for _, c := range table {
-		pod, err := c.pod(startupTimeout(cfg))
+		pod, err := patched(cfg, c)
 		if err != nil {
 			return nil, err
 		}
@@ -257,7 +257,7 @@ func InitialCluster(paths host.Paths) (string, error) {
 func etcdPod(cfg nodeconfig.Config, args []Arg) (corev1.Pod, error) {
 	local, pki := cfg.Plan.Cluster.LocalEtcd(), pkiOf(cfg)
 	probeHost, probePort, scheme := etcdProbe(cfg)
-	return component{
+	return patched(cfg, component{
 		name: Etcd, image: EtcdImage, cpu: "100m", memory: "100Mi",
 		command: command(Etcd, args, ExtraArgs(cfg, Etcd)),
 		env:     environment(ExtraEnvs(cfg, Etcd)),
@@ -270,7 +270,16 @@ func etcdPod(cfg nodeconfig.Config, args []Arg) (corev1.Pod, error) {
 		},
 		unsortedMount: true,
 		annotations:   map[string]string{EtcdClientURLsAnnotation: etcdURL(cfg.AdvertiseAddress.String(), etcdClientPort)},
-	}.pod(startupTimeout(cfg))
+	})
+}
+
+// patched is the component's pod with the user's patches applied.
+func patched(cfg nodeconfig.Config, c component) (corev1.Pod, error) {
+	pod, err := c.pod(startupTimeout(cfg))
+	if err != nil {
+		return pod, err
+	}
+	return pod, patches.Apply(cfg.Plan.Node.Patches, c.name, &pod)
 }
 
 // startupTimeout is how long the kubelet lets a component start before it kills

@@ -32,10 +32,8 @@ import (
 	"github.com/kiln-os/kiln/internal/kubeletconfig"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/internal/skew"
 )
-
-// kubeletSkew is how many minor versions a kubelet may be older than its API server.
-const kubeletSkew = 3
 
 // interval is between two tries.
 const interval = 5 * time.Second
@@ -114,13 +112,7 @@ func check(plan bootplan.Plan, data []byte) error {
 		}
 		return nil
 	}
-	switch {
-	case theirs.LessThan(own):
-		return fmt.Errorf("this node's kubelet is v%s, newer than the cluster's control plane v%s; upgrade the control plane first, or build the image with its version", own, theirs)
-	case own.Major() != theirs.Major() || own.Minor()+kubeletSkew < theirs.Minor():
-		return fmt.Errorf("this node's kubelet is v%s, more than %d minor versions older than the cluster's control plane v%s", own, kubeletSkew, theirs)
-	}
-	return nil
+	return skew.Join(plan.Role, plan.Cluster.KubernetesVersion, c.KubernetesVersion)
 }
 
 // known drops what this version's kubelet does not know: the cluster may be newer.
