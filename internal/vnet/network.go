@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"sync"
 
-	"github.com/containers/gvisor-tap-vsock/pkg/tap"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -38,7 +37,7 @@ type Network struct {
 	wire  *lan
 	stack *stack.Stack
 	link  *channel.Endpoint
-	pool  *tap.IPPool // of DHCP; nil without a subnet of IPv4
+	pool  *pool // of DHCP; nil without a subnet of IPv4
 
 	stop    chan struct{}
 	cancel  context.CancelFunc
