@@ -63,6 +63,7 @@ func New(cfg Config) (*Network, error) {
 }
 
 func (n *Network) start() error {
+	n.link = channel.New(portQueue, mtu+headerLen, tcpip.LinkAddress(gatewayMAC[:]))
 	n.stack = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol, arp.NewProtocol,
@@ -76,7 +77,6 @@ func (n *Network) start() error {
 	if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
 		return fmt.Errorf("network: TCP: %s", err)
 	}
-	n.link = channel.New(portQueue, mtu+headerLen, tcpip.LinkAddress(gatewayMAC[:]))
 	if err := n.stack.CreateNIC(nic, ethernet.New(n.link)); err != nil {
 		return fmt.Errorf("network: %s", err)
 	}
