@@ -83,7 +83,11 @@ func ByToken(ctx context.Context, d bootplan.Discovery, token bootplan.Token, cl
 	}
 	verified, err := read(ctx, &rest.Config{Host: server, TLSClientConfig: rest.TLSClientConfig{CAData: cluster.CertificateAuthorityData}}, server)
 	if err != nil {
-		return nil, fmt.Errorf("with the cluster's CA: %w", err)
+		err = fmt.Errorf("with the cluster's CA: %w", err)
+		if floor, behind := clockFloor(err, cluster.CertificateAuthorityData); behind {
+			return nil, &ClockError{Floor: floor, error: err}
+		}
+		return nil, err
 	}
 	if verified.Data[bootstrapapi.KubeConfigKey] != kubeconfig {
 		return nil, fmt.Errorf("cluster-info of %s is another one over a verified connection than before: somebody changed it on its way, or the cluster just did", server)

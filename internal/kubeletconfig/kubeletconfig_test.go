@@ -91,6 +91,17 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	cfg := config()
+	cfg.Plan.Node.Taints = []bootplan.Taint{{Key: "a", Effect: "NoSchedule"}, {Key: "b.example/c", Value: "d", Effect: "NoExecute"}}
+	for role, want := range map[bootplan.Role]string{
+		bootplan.RoleJoinWorker:       `KUBELET_KUBEADM_ARGS="--register-with-taints=a=:NoSchedule,b.example/c=d:NoExecute"` + "\n",
+		bootplan.RoleJoinControlPlane: `KUBELET_KUBEADM_ARGS=""` + "\n",
+	} {
+		cfg.Plan.Role = role
+		if got, err := Flags(cfg); err != nil || string(got) != want {
+			t.Errorf("taints of a %s: %s, %v", role, got, err)
+		}
+	}
+	cfg = config()
 	cfg.Plan.Node.Labels = map[string]string{`a" --x="`: "b"}
 	if got, err := Flags(cfg); err == nil {
 		t.Errorf("a label that is none got through: %s", got)

@@ -43,6 +43,10 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	var found *discovery.Cluster
 	err := phase.Poll(ctx, r, what, interval, time.Duration(cfg.Plan.Timeouts.Discovery), func(ctx context.Context) (err error) {
 		found, err = find(ctx)
+		if clock := new(discovery.ClockError); errors.As(err, &clock) {
+			r.Warn("the clock is behind: the cluster's certificates exist since %s; setting it to that", clock.Floor.UTC().Format(time.RFC3339))
+			return errors.Join(err, host.SetClock(clock.Floor))
+		}
 		if errors.Is(err, discovery.ErrKubeconfig) {
 			return phase.Permanent(err)
 		}
