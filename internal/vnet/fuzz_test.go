@@ -3,9 +3,11 @@ package vnet
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"testing"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/miekg/dns"
 )
 
@@ -62,6 +64,27 @@ func FuzzDNS(f *testing.F) {
 			a.Truncate(dns.MinMsgSize)
 			if a.Id != q.Id || !a.Response {
 				t.Errorf("answer %s to %s", a, q)
+			}
+		}
+	})
+}
+
+// FuzzDHCP gives the pool what a machine may ask for.
+func FuzzDHCP(f *testing.F) {
+	discover, err := dhcpv4.NewDiscovery(net.HardwareAddr{2, 0, 0, 0, 0, 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(discover.ToBytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := dhcpv4.FromBytes(b)
+		if err != nil {
+			return
+		}
+		p := newPool(Config{}, Subnet{netip.MustParsePrefix("10.0.0.0/29"), netip.MustParseAddr("10.0.0.1")})
+		if a := p.answer(m); a != nil {
+			if _, err := dhcpv4.FromBytes(a.ToBytes()); err != nil {
+				t.Errorf("the answer to %s cannot be read: %v", m, err)
 			}
 		}
 	})

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"sync"
 
-	"github.com/containers/gvisor-tap-vsock/pkg/tap"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -38,7 +37,7 @@ type Network struct {
 	wire  *lan
 	stack *stack.Stack
 	link  *channel.Endpoint
-	pool  *tap.IPPool // of DHCP; nil without a subnet of IPv4
+	pool  *pool // of DHCP; nil without a subnet of IPv4
 
 	stop    chan struct{}
 	cancel  context.CancelFunc
@@ -64,6 +63,7 @@ func New(cfg Config) (*Network, error) {
 }
 
 func (n *Network) start() error {
+	n.link = channel.New(portQueue, mtu+headerLen, tcpip.LinkAddress(gatewayMAC[:]))
 	n.stack = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocol, arp.NewProtocol,
@@ -77,7 +77,6 @@ func (n *Network) start() error {
 	if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
 		return fmt.Errorf("network: TCP: %s", err)
 	}
-	n.link = channel.New(portQueue, mtu+headerLen, tcpip.LinkAddress(gatewayMAC[:]))
 	if err := n.stack.CreateNIC(nic, ethernet.New(n.link)); err != nil {
 		return fmt.Errorf("network: %s", err)
 	}

@@ -388,6 +388,40 @@ func TestDHCP(t *testing.T) {
 	}
 }
 
+func TestPool(t *testing.T) {
+	c := Config{Leases: []Lease{{net.HardwareAddr{2, 0, 0, 0, 0, 1}, netip.MustParseAddr("10.0.0.2")}}, Reserved: []netip.Addr{netip.MustParseAddr("10.0.0.3")}}
+	p := newPool(c, Subnet{netip.MustParsePrefix("10.0.0.0/29"), netip.MustParseAddr("10.0.0.1")})
+	for i, want := range []string{"10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "invalid IP", "invalid IP"} {
+		got, ok := p.address(mac{2, 0, 0, 0, 0, byte(i + 1)})
+		if got.String() != want || ok != got.IsValid() {
+			t.Errorf("machine %d gets %s, want %s", i+1, got, want)
+		}
+	}
+	if a, _ := p.address(mac{2, 0, 0, 0, 0, 3}); a.String() != "10.0.0.5" {
+		t.Errorf("machine 3 gets %s the second time", a)
+	}
+	ask := func(m ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
+		q, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 3})}, m...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.answer(q)
+	}
+	foreign := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(192, 168, 1, 7)))
+	if a := ask(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), foreign); a == nil || a.MessageType() != dhcpv4.MessageTypeNak {
+		t.Errorf("a request for an address of another network: %v", a)
+	}
+	if a := ask(dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), foreign); a == nil || a.YourIPAddr.String() != "10.0.0.5" {
+		t.Errorf("a wish for an address of another network: %v", a)
+	}
+	if a := ask(dhcpv4.WithMessageType(dhcpv4.MessageTypeRelease)); a != nil {
+		t.Errorf("a release: %v", a)
+	}
+	if a := ask(dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 99})); a != nil {
+		t.Errorf("an empty pool: %v", a)
+	}
+}
+
 // exchange broadcasts a DHCP message and returns the answer to it.
 func exchange(t *testing.T, c net.Conn, from net.HardwareAddr, m *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	t.Helper()
