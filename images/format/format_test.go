@@ -404,3 +404,23 @@ func TestForFile(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestChangedMeanwhile: a format whose image is read twice finds out that it is not
+// the same the second time.
+func TestChangedMeanwhile(t *testing.T) {
+	holes, _ := sample(t)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // few pieces are read ahead
+	f, err := os.OpenFile(holes, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = get(t, "gce").Convert(t.Context(), filepath.Join(t.TempDir(), "out"), holes, Options{Name: "a", Progress: func(int64) {
+		if _, err := f.WriteAt(make([]byte, mib), 560<<20); err != nil {
+			t.Error(err)
+		}
+	}})
+	if err == nil || !strings.Contains(err.Error(), "was changed while it was read") {
+		t.Errorf("error %v", err)
+	}
+}
