@@ -18,6 +18,9 @@ import (
 	"github.com/kiln-os/kiln/profiles"
 )
 
+// defaultClusterFile is what imagegen init writes.
+const defaultClusterFile = "cluster.yaml"
+
 func (a *app) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
