@@ -168,9 +168,11 @@ func sameDisk(t testing.TB, r io.Reader, file string) {
 
 func TestCompressed(t *testing.T) {
 	holes, _ := sample(t)
+	files := map[string]string{}
 	for name, program := range map[string]string{"raw.zst": "zstd", "raw.xz": "xz"} {
+		files[name] = convert(t, get(t, name), holes)
 		t.Run(name, func(t *testing.T) {
-			dst := convert(t, get(t, name), holes)
+			dst := files[name]
 			tool(t, program, "-t", dst)
 			cmd := testtools.Command(t, program, "-dc", dst)
 			r, err := cmd.StdoutPipe()
@@ -190,11 +192,11 @@ func TestCompressed(t *testing.T) {
 		})
 	}
 	// xz knows the blocks by their index, and can unpack them in parallel.
-	list := string(tool(t, "xz", "--list", "--verbose", convert(t, get(t, "raw.xz"), holes)))
+	list := string(tool(t, "xz", "--list", "--verbose", files["raw.xz"]))
 	if !regexp.MustCompile(`Blocks: +151\n`).MatchString(list) || !strings.Contains(list, "CRC64") {
 		t.Errorf("xz --list:\n%s", list)
 	}
-	tool(t, "xz", "-t", "-T2", convert(t, get(t, "raw.xz"), holes))
+	tool(t, "xz", "-t", "-T2", files["raw.xz"])
 }
 
 func TestGCE(t *testing.T) {
