@@ -38,6 +38,9 @@ type Profile struct {
 	// IgnitionPlatform is the value of ignition.platform.id.
 	IgnitionPlatform string `json:"ignitionPlatform"`
 	Disk             Disk   `json:"disk"`
+	// UnmanagedDrivers are drivers of network interfaces that are part of another one
+	// and get no address.
+	UnmanagedDrivers []string `json:"unmanagedDrivers"`
 	// Formats are what imagegen build writes unless --format says otherwise; see
 	// images/format.
 	Formats []string `json:"formats"`
@@ -87,6 +90,7 @@ func Load(name string) (Profile, error) {
 
 var (
 	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`) // Debian Policy, section 5.6.1
+	driver      = regexp.MustCompile(`^[a-z0-9_-]+$`)
 	argument    = regexp.MustCompile(`^[!-~]+$`)
 )
 
@@ -111,6 +115,11 @@ func parse(name string, data []byte) (Profile, error) {
 	for _, s := range p.KernelArguments {
 		if !argument.MatchString(s) {
 			bad("kernelArguments: %q is not one kernel argument", s)
+		}
+	}
+	for _, s := range p.UnmanagedDrivers {
+		if !driver.MatchString(s) {
+			bad("unmanagedDrivers: %q is not the name of a driver", s)
 		}
 	}
 	if p.IgnitionPlatform == "" {

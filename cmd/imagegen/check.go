@@ -20,6 +20,9 @@ import (
 	"github.com/kiln-os/kiln/profiles"
 )
 
+// defaultClusterFile is what imagegen init writes.
+const defaultClusterFile = "cluster.yaml"
+
 func (a *app) checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check FILE",

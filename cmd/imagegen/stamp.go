@@ -22,13 +22,15 @@ func (a *app) stampCommand() *cobra.Command {
 	var device string
 	var s build.StampOptions
 	c := &cobra.Command{
-		Use:   "stamp FILE --node NAME",
+		Use:   "stamp [FILE] --node NAME",
 		Short: "Make the image of one node, or make an existing image that node's",
-		Long: `Make the image of one node of a cluster file. The node's identity (its Ignition
-config with name, addresses and keys) is written into a copy of the base image that
-the last build into the output folder used; without one, it is made as build does.
+		Long: `Make the image of one node of a cluster file, cluster.yaml by default. The node's
+identity (its Ignition config with name, addresses and keys) is written into a copy of
+the base image that the last build into the output folder used; without one, it is
+made as build does.
 
-The image has the formats of the node's profile, unless --format names others.
+The image has the formats of the cluster file or the profile, unless --format names
+others.
 
 With --image the identity is written into an image that is there already: a raw image
 file, or a disk such as an SD card that an image of the node's profile was written to,
@@ -42,10 +44,20 @@ be removed; its next boot is a first boot.`,
   imagegen stamp cluster.yaml --node kiln-1 -o out/ --image card.img  # an image that is there
   sudo imagegen stamp cluster.yaml --node kiln-1 -o out/ --device /dev/sdX  # a card that was flashed
   imagegen stamp cluster.yaml --node kiln-1 -o out/ --image card.img --reset
+  sudo imagegen stamp --device /dev/sdX --node worker-7
   imagegen stamp cluster.yaml --node kiln-1 --json                    # for programs`,
-		Args:              exactArgs("FILE"),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return exactArgs("FILE")(c, args)
+		},
 		ValidArgsFunction: clusterFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			file := defaultClusterFile
+			if len(args) > 0 {
+				file = args[0]
+			}
 			switch {
 			case device != "" && s.Image != "":
 				return usageError{errors.New("--device and --image name the same thing: give one of them")}
@@ -68,7 +80,7 @@ be removed; its next boot is a first boot.`,
 			if err := checkFormats(formats); err != nil {
 				return err
 			}
-			cluster, manifest, err := a.load(args[0])
+			cluster, manifest, err := a.load(file)
 			if err != nil {
 				return err
 			}
@@ -116,14 +128,16 @@ be removed; its next boot is a first boot.`,
 
 // completeNodes completes the names of the cluster file's nodes.
 func completeNodes(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	var names []cobra.Completion
+	file := defaultClusterFile
 	if len(args) > 0 {
-		if data, err := os.ReadFile(args[0]); err == nil {
-			// A file with mistakes may still name its nodes.
-			cluster, _ := spec.Parse(args[0], data, spec.Known{})
-			for _, n := range cluster.Nodes {
-				names = append(names, n.Name)
-			}
+		file = args[0]
+	}
+	var names []cobra.Completion
+	if data, err := os.ReadFile(file); err == nil {
+		// A file with mistakes may still name its nodes.
+		cluster, _ := spec.Parse(file, data, spec.Known{})
+		for _, n := range cluster.Nodes {
+			names = append(names, n.Name)
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp

@@ -168,9 +168,11 @@ func sameDisk(t testing.TB, r io.Reader, file string) {
 
 func TestCompressed(t *testing.T) {
 	holes, _ := sample(t)
+	files := map[string]string{}
 	for name, program := range map[string]string{"raw.zst": "zstd", "raw.xz": "xz"} {
+		files[name] = convert(t, get(t, name), holes)
 		t.Run(name, func(t *testing.T) {
-			dst := convert(t, get(t, name), holes)
+			dst := files[name]
 			tool(t, program, "-t", dst)
 			cmd := testtools.Command(t, program, "-dc", dst)
 			r, err := cmd.StdoutPipe()
@@ -190,11 +192,11 @@ func TestCompressed(t *testing.T) {
 		})
 	}
 	// xz knows the blocks by their index, and can unpack them in parallel.
-	list := string(tool(t, "xz", "--list", "--verbose", convert(t, get(t, "raw.xz"), holes)))
+	list := string(tool(t, "xz", "--list", "--verbose", files["raw.xz"]))
 	if !regexp.MustCompile(`Blocks: +151\n`).MatchString(list) || !strings.Contains(list, "CRC64") {
 		t.Errorf("xz --list:\n%s", list)
 	}
-	tool(t, "xz", "-t", "-T2", convert(t, get(t, "raw.xz"), holes))
+	tool(t, "xz", "-t", "-T2", files["raw.xz"])
 }
 
 func TestGCE(t *testing.T) {
@@ -401,6 +403,26 @@ func TestForFile(t *testing.T) {
 		}
 	}
 	if _, err := ForFile("a.iso"); err == nil || !strings.Contains(err.Error(), "qcow2-compressed") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestChangedMeanwhile: a format whose image is read twice finds out that it is not
+// the same the second time.
+func TestChangedMeanwhile(t *testing.T) {
+	holes, _ := sample(t)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // few pieces are read ahead
+	f, err := os.OpenFile(holes, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = get(t, "gce").Convert(t.Context(), filepath.Join(t.TempDir(), "out"), holes, Options{Name: "a", Progress: func(int64) {
+		if _, err := f.WriteAt(make([]byte, mib), 560<<20); err != nil {
+			t.Error(err)
+		}
+	}})
+	if err == nil || !strings.Contains(err.Error(), "was changed while it was read") {
 		t.Errorf("error %v", err)
 	}
 }

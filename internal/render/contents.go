@@ -10,6 +10,7 @@ import (
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
+	"github.com/kiln-os/kiln/profiles"
 )
 
 // entry is a file or folder of the node, owned by root.
@@ -34,11 +35,15 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 	if err != nil {
 		return nil, err
 	}
+	p, err := profiles.Load(n.Profile)
+	if err != nil {
+		return nil, err
+	}
 	out := []entry{
 		textFile("/etc/hostname", n.Name+"\n"),
 		dir("/etc/kiln", 0o700),
 		file(bootplan.Path, 0o600, secret.New(planYAML)),
-		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n)),
+		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n, p.UnmanagedDrivers)),
 	}
 	if h := hosts(c); h != "" {
 		out = append(out, textFile("/etc/hosts", h))
@@ -76,8 +81,9 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		file(pkiDir+"/sa.pub", 0o600, secret.New(a.ServiceAccountPub))), nil
 }
 
-// networkUnit is the node's systemd.network(5) file.
-func networkUnit(n spec.Node) string {
+// networkUnit is the node's systemd.network(5) file. Interfaces of the drivers in
+// unmanaged are left alone.
+func networkUnit(n spec.Node, unmanaged []string) string {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
 	line("[Match]")
@@ -92,6 +98,9 @@ func networkUnit(n spec.Node) string {
 		// kind, belong to the CNI, and may share the MAC of a real interface.
 		line("Type=ether")
 		line("Kind=!*")
+	}
+	if len(unmanaged) > 0 {
+		line("Driver=!%s", strings.Join(unmanaged, " "))
 	}
 	line("\n[Network]")
 	if n.Static() {

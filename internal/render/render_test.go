@@ -281,9 +281,16 @@ func TestNetworkUnit(t *testing.T) {
 		1: "[Match]\nName=enp1s0\n" + dhcp,
 		2: "[Match]\nMACAddress=52:54:00:12:34:56\nType=ether\nKind=!*\n" + dhcp,
 	} {
-		if got := networkUnit(c.Nodes[i]); got != want {
+		if got := networkUnit(c.Nodes[i], nil); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
+	}
+	// In Azure the hardware's interface has the MAC address of the one that is used.
+	want := "[Match]\nMACAddress=52:54:00:12:34:56\nType=ether\nKind=!*\nDriver=!mlx4_core mlx5_core mana\n" + dhcp
+	c.Nodes[2].Profile = "azure-amd64"
+	_, _, files := render(t, c, 2)
+	if got := files["/etc/systemd/network/10-kiln.network"]; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
