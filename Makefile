@@ -56,9 +56,9 @@ test-race: ## the packages with goroutines, under the race detector
 test-reproducible: build ## two builds with the same inputs on hosts as unlike as can be give the same bytes
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags reproducible -count=1 -v -timeout 20m -run TestReproducible ./internal/build/
 
-test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback; the payload as a release
+test-integration: build ## firstboot against a real etcd and kube-apiserver on loopback, and beside real kubeadm; the payload as a release
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
-		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/build/...
+		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/reset/... ./internal/build/...
 
 test-root: ## what takes root: disks made of files by losetup, keepalived in network name spaces
 	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup and keepalived take root"; exit 0; }; \

@@ -30,7 +30,6 @@ import (
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/oci"
 	"github.com/kiln-os/kiln/internal/testtools"
-	"github.com/kiln-os/kiln/payload"
 )
 
 //go:embed testdata/kubeadm.sh testdata/kubeadm.yaml
@@ -64,7 +63,11 @@ func referenceDisk(t *testing.T, kiln *node) string {
 		}
 		writeFile(t, filepath.Join(dir, f), b)
 	}
-	compileKubeadm(t, filepath.Join(dir, "kubeadm"))
+	kubeadm, err := os.ReadFile(testtools.Kubeadm(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "kubeadm"), kubeadm)
 	archiveImages(t, kiln.image, filepath.Join(dir, "images.tar"))
 	writeFile(t, filepath.Join(dir, "10-flannel.conflist"), []byte(kiln.sh(t, "cat /etc/cni/net.d/10-flannel.conflist")))
 	writeFile(t, filepath.Join(dir, "flannel.json"), flannelObjects(t, kiln))
@@ -81,27 +84,6 @@ func writeFile(t *testing.T, path string, b []byte) {
 	if err := os.WriteFile(path, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// compileKubeadm compiles kubeadm out of the module that the payload is of.
-func compileKubeadm(t *testing.T, to string) {
-	t.Helper()
-	source, err := filepath.Abs("../payload/kubernetes")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for _, f := range []string{"go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(source, f))
-		if err != nil {
-			t.Fatal(err)
-		}
-		writeFile(t, filepath.Join(dir, f), b)
-	}
-	t.Setenv("CGO_ENABLED", "0")
-	// The payload's go.sum has no sums of what kubeadm alone imports.
-	run(t, "go", "build", "-C", source, "-modfile", filepath.Join(dir, "go.mod"), "-mod=mod", "-trimpath",
-		"-ldflags", "-s -w -X k8s.io/component-base/version.gitVersion="+payload.KubernetesVersion, "-o", to, "k8s.io/kubernetes/cmd/kubeadm")
 }
 
 // archiveImages writes the container images of a node's disk image as an archive

@@ -85,7 +85,7 @@ func removeEtcdMember(ctx context.Context, n Node) ([]Change, error) {
 }
 
 func (n Node) leaveEtcd(ctx context.Context, pod *etcdPod) error {
-	conf, err := n.etcdTLS()
+	conf, err := n.EtcdTLS()
 	if err != nil {
 		return err
 	}
@@ -132,8 +132,8 @@ func (n Node) leaveEtcd(ctx context.Context, pod *etcdPod) error {
 	})
 }
 
-// etcdTLS identifies as kubeadm does, with the certificate of etcd's health checks.
-func (n Node) etcdTLS() (*tls.Config, error) {
+// EtcdTLS identifies as kubeadm does, with the certificate of etcd's health checks.
+func (n Node) EtcdTLS() (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(n.Paths.PKI("etcd/healthcheck-client.crt"), n.Paths.PKI("etcd/healthcheck-client.key"))
 	if err != nil {
 		return nil, fmt.Errorf("credentials for etcd: %w", err)

@@ -99,9 +99,10 @@ func parseMounts(r io.Reader) ([]string, error) {
 }
 
 // Unmount implements Machine. A mount that went with another, as one of two that
-// share, is no error: the kernel says EINVAL then.
+// share, is no error: the kernel says EINVAL then, or ENOENT if its folder was in the
+// other.
 func (m machine) Unmount(path string) error {
-	if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+	if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	return nil
