@@ -13,7 +13,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount -
 # The date on the man pages: the same sources give the same pages.
 DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
-.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-faults test-boot bench lint clean
+.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-root test-faults test-boot bench lint clean
 .DEFAULT_GOAL := help
 
 help: ## this text
@@ -33,12 +33,12 @@ demo: build ## bake the example cluster and boot it in QEMU until its node is Re
 	bin/imagegen build examples/single-node.yaml -o out/demo
 	bin/imagegen boot examples/single-node.yaml -o out/demo --until-ready
 
-test: lint test-unit test-race test-reproducible test-integration test-faults test-boot ## everything: unit, script, golden, reference tools, two builds alike, real API server, failing hosts, VM boot
+test: lint test-unit test-race test-reproducible test-integration test-root test-faults test-boot ## everything: unit, script, golden, reference tools, two builds alike, real API server, failing hosts, VM boot
 
 lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags bench,boot,docs,faults,integration,reproducible ./...
+	$(GO) vet -tags bench,boot,docs,faults,integration,reproducible,root ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
 	$(GO) tool staticcheck ./...
 
@@ -48,7 +48,7 @@ test-unit: ## table tests, scripts of the real binaries, golden digests, referen
 test-race: ## the packages with goroutines, under the race detector
 	@command -v $$($(GO) env CC) >/dev/null || { echo "skipped: test-race: the race detector needs a C compiler (gcc and libc6-dev)"; exit 0; }; \
 	echo $(GO) test -race; \
-	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/fetch/... ./internal/sparse/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./internal/vnet/... ./internal/clusternet/... ./images/deb/... ./images/verity/... ./payload/...
+	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/fetch/... ./internal/sparse/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./internal/vnet/... ./internal/clusternet/... ./images/deb/... ./images/format/... ./images/verity/... ./internal/flash/... ./payload/...
 
 test-reproducible: build ## two builds with the same inputs on hosts as unlike as can be give the same bytes
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags reproducible -count=1 -v -timeout 20m -run TestReproducible ./internal/build/
@@ -56,6 +56,11 @@ test-reproducible: build ## two builds with the same inputs on hosts as unlike a
 test-integration: build ## the phases of firstboot against a real etcd and kube-apiserver on loopback; the payload as a release
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
 		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/build/... ./internal/keepalived/...
+
+test-root: ## disks made of files by losetup; takes root
+	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup takes root"; exit 0; }; \
+	echo $(GO) test -tags root; \
+	$(GO) test -tags root -count=1 ./internal/flash/...
 
 test-faults: build ## builds whose host fails them: damaged caches, lying mirrors, full disks, kill -9
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(AS_ROOT) $(GO) test -tags faults -count=1 -v -timeout 30m ./internal/faulttest/...

@@ -14,6 +14,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/arch"
 )
 
@@ -37,6 +38,12 @@ type Profile struct {
 	// IgnitionPlatform is the value of ignition.platform.id.
 	IgnitionPlatform string `json:"ignitionPlatform"`
 	Disk             Disk   `json:"disk"`
+	// Formats are what imagegen build writes unless --format says otherwise; see
+	// images/format.
+	Formats []string `json:"formats"`
+	// Upload is a text/template of the commands that take an image of the first of
+	// Formats to the platform and start a machine with it; see Commands.
+	Upload string `json:"upload"`
 }
 
 // Disk holds the sizes of the disk and its partitions, in MiB.
@@ -119,6 +126,17 @@ func parse(name string, data []byte) (Profile, error) {
 	}
 	if used := d.ESP + 2*(d.Usr+d.Verity); d.Minimum < used+1024 {
 		bad("disk.minimumMiB is %d; boot partition and slots take %d, and the state needs 1024 more", d.Minimum, used)
+	}
+	if len(p.Formats) == 0 {
+		bad("formats is empty; want some of %s", strings.Join(format.Names(), ", "))
+	}
+	for _, f := range p.Formats {
+		if _, err := format.Get(f); err != nil {
+			bad("formats: %w", err)
+		}
+	}
+	if _, err := p.Commands(UploadVars{Name: "kiln-1", File: "out/kiln-1.img", Base: "kiln-1.img"}); err != nil {
+		bad("upload: %w", err)
 	}
 	return p, errors.Join(errs...)
 }

@@ -148,13 +148,17 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 	logrus.SetOutput(lineWriter(func(line string) { report.Log("network: " + line) }))
 	nodes := f.selected(cl)
 	admin, err := os.ReadFile(filepath.Join(f.out, build.SecretsDir, build.AdminConf))
-	for _, n := range nodes {
-		if err == nil {
-			_, err = os.Stat(filepath.Join(f.out, build.ImageName(n.Name)))
-		}
-	}
 	if err != nil {
 		return fmt.Errorf("%w; imagegen build makes it", err)
+	}
+	for _, n := range nodes {
+		p, err := profiles.Load(n.Profile)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(filepath.Join(f.out, build.ImageName(n.Name))); err != nil {
+			return fmt.Errorf("%w; imagegen build%s makes it", err, formatHint(p))
+		}
 	}
 	plan, err := clusternet.NewPlan(cl)
 	if err != nil {

@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage},
 	})
 }
 
@@ -44,6 +44,15 @@ func cmdBase(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: base CACHE OUT")
 	}
 	ts.Check(buildtest.Prepare(ts.MkAbs(args[0]), ts.MkAbs(args[1]), 1))
+}
+
+// cmdDisk is the script command `disk FILE`: a file in the place of a disk of 8 GiB.
+func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: disk FILE")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), nil, 0o600))
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), 8<<30))
 }
 
 // cmdRelease is the script command `release FILE`: it serves a small release until the

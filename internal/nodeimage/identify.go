@@ -9,6 +9,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/profiles"
 )
@@ -24,9 +25,11 @@ type Found struct {
 
 // Identify recognises an image, by the UUID of its boot partition.
 func Identify(f *os.File) (*Found, error) {
-	head := make([]byte, 4)
-	if _, err := f.ReadAt(head, 0); err == nil && string(head) == "QFI\xfb" {
-		return nil, errors.New("this is a qcow2 image, and only raw ones are read: qemu-img convert -O raw makes one of it")
+	// Before the partition table: a VHD has one where a raw image has it.
+	if kind, err := format.Detect(f); err != nil {
+		return nil, err
+	} else if kind != format.Raw {
+		return nil, &format.NotRawError{Kind: kind}
 	}
 	t, err := disk.Read(f)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/internal/sparse"
@@ -76,7 +77,7 @@ var ErrBooted = errors.New("this image has been booted: its state partition belo
 // A crash at any instant leaves the old stamp or the new one, and the partition
 // table whole; running it again finishes what was begun.
 func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written, err error) {
-	f, err := openImage(path)
+	f, err := OpenExclusive(path)
 	if err != nil {
 		return w, err
 	}
@@ -132,8 +133,9 @@ func erase(f *os.File, from, to int64) error {
 	return f.Sync()
 }
 
-// openImage opens an image to be changed and keeps everybody else away from it.
-func openImage(path string) (*os.File, error) {
+// OpenExclusive opens an image or a disk to be changed and keeps everybody else away
+// from it.
+func OpenExclusive(path string) (*os.File, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -167,6 +169,9 @@ func openImage(path string) (*os.File, error) {
 // findFor recognises an image for the identity's profile.
 func findFor(f *os.File, id Identity) (*Found, error) {
 	found, err := Identify(f)
+	if errors.As(err, new(*format.NotRawError)) {
+		return nil, fmt.Errorf("only raw images can be stamped: %w; or stamp a new one with imagegen stamp --format", err)
+	}
 	if err == nil && found.Profile != id.Profile {
 		err = fmt.Errorf("this is an image of profile %s, but node %s has profile %s", found.Profile, id.Node, id.Profile)
 	}

@@ -132,6 +132,8 @@ type Node struct {
 	Name    string `json:"name"`
 	Role    Role   `json:"role"`
 	Profile string `json:"profile"`
+	// Formats are those of the node's image files; none means those of the profile.
+	Formats []string `json:"formats"`
 	// Address is static, with its prefix length (10.0.2.15/24); without one the node asks DHCP.
 	Address netip.Prefix `json:"address"`
 	Gateway netip.Addr   `json:"gateway"`

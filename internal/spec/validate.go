@@ -372,6 +372,9 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 	if q := p.Child("profile"); v.required(q, "want one of "+strings.Join(v.known.Profiles, ", ")) {
 		v.oneOf(q, n.Profile, v.known.Profiles, "profile")
 	}
+	for i, f := range n.Formats {
+		v.oneOf(p.Child("formats", i), f, v.known.Formats, "image format")
+	}
 	v.addresses(p, n, subnets)
 	if m := n.Interface.MAC; m != "" {
 		if hw, err := net.ParseMAC(m); err != nil || len(hw) != 6 {
