@@ -82,7 +82,7 @@ func TestJoinWorker(t *testing.T) {
 	discoveryConf := func() *kubeapi.API { return apiOf(t, w, w.Paths.Join("discovery.conf"), w.Report) }
 	newer := within(w.Config, moment)
 	newer.Plan.Cluster.KubernetesVersion = "v1.38.0"
-	wants(t, w, clusterconfig.Run(ctx, newer, w.Paths, discoveryConf(), w.Report), "this node's kubelet is v1.38.0, newer than the cluster's control plane v1.37.2")
+	wants(t, w, clusterconfig.Run(ctx, newer, w.Paths, discoveryConf(), w.Report), "the kubelet is v1.38.0, newer than the control plane's v1.37.2")
 	if err := clusterconfig.Run(ctx, w.Config, w.Paths, discoveryConf(), w.Report); err != nil {
 		t.Fatal(err)
 	}
