@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -11,7 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-os/kiln/internal/certupload"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/renewal"
+	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/pki"
 )
 
@@ -27,16 +28,16 @@ not among them: the kubelet renews it by itself.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.PersistentFlags().StringVar(&dir, "cert-dir", "", "folder of the certificates (default the boot plan's, else /etc/kubernetes/pki)")
-	c.AddCommand(a.checkExpirationCommand(&dir), a.renewCommand(&dir), &cobra.Command{
+	c.AddCommand(a.checkExpirationCommand(&dir), a.renewCommand(&dir), a.uploadCommand(&dir), &cobra.Command{
 		Use: "certificate-key", Short: "Print a random key to encrypt uploaded certificates with", Args: noArgs,
 		Long:    "Print a random key of the form that kubeadm's --certificate-key takes.",
 		Example: "  firstboot certs certificate-key",
 		RunE: func(*cobra.Command, []string) error {
-			var key [32]byte
-			if _, err := rand.Read(key[:]); err != nil {
+			key, err := certupload.NewKey()
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(a.Out, hex.EncodeToString(key[:]))
+			_, err = fmt.Fprintln(a.Out, key.RevealString())
 			return err
 		},
 	})
@@ -188,4 +189,54 @@ func (a *app) renew(n renewal.Node, names []string) error {
 		failed = append(failed, errors.New("nothing was renewed: this node has no certificate whose CA's key it has"))
 	}
 	return errors.Join(failed...)
+}
+
+func (a *app) uploadCommand(dir *string) *cobra.Command {
+	cluster := &clusterFlags{app: a}
+	var key string
+	c := &cobra.Command{
+		Use: "upload", Short: "Store the CAs, encrypted, in the cluster for two hours", Args: noArgs,
+		Long: `Store the cluster's CAs and keys, encrypted, in the Secret kubeadm-certs for two hours,
+and print the key: real kubeadm joins a control plane with it. It is what kubeadm init
+phase upload-certs --upload-certs does. Control planes that Kiln makes have the CAs
+already.`,
+		Example: `  key=$(firstboot certs upload)
+  firstboot token create --print-join-command --certificate-key $key`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			value := secret.FromString(key)
+			var err error
+			if key == "" {
+				if value, err = certupload.NewKey(); err != nil {
+					return err
+				}
+			}
+			if _, err := certupload.ParseKey(value); err != nil {
+				return usageError{fmt.Errorf("--certificate-key: %w", err)}
+			}
+			plan, err := a.nodePlan()
+			if err != nil {
+				return err
+			}
+			n, err := a.certificates(*dir)
+			if err != nil {
+				return err
+			}
+			var external *kubeadmapi.ExternalEtcd
+			if plan != nil {
+				external = plan.Cluster.Kubeadm.Etcd.External
+			}
+			file, client, err := cluster.open()
+			if err != nil {
+				return err
+			}
+			if err := certupload.Upload(c.Context(), client, n.Paths, external, value, time.Now()); err != nil {
+				return fmt.Errorf("cluster at %s: %w", file.Server(), err)
+			}
+			_, err = fmt.Fprintln(a.Out, value.RevealString())
+			return err
+		},
+	}
+	cluster.flags(c)
+	c.Flags().StringVar(&key, "certificate-key", "", "key to encrypt with (default a random one)")
+	return c
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/kiln-os/kiln/internal/certupload"
 	"github.com/kiln-os/kiln/internal/kubeapi"
 	"github.com/kiln-os/kiln/internal/kubeclient"
 	"github.com/kiln-os/kiln/internal/secret"
@@ -76,9 +76,6 @@ kubeadm's tokens and commands: kubeadm token sees and deletes them too.`,
 	return c
 }
 
-// certificateKey is the form of kubeadm's certificate keys: 32 bytes in hexadecimal.
-var certificateKey = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
 func (a *app) tokenCreateCommand(cluster *clusterFlags) *cobra.Command {
 	var t tokens.Token
 	var ttl time.Duration
@@ -112,8 +109,10 @@ with authentication to ask for a certificate: kubeadm join needs both.`,
 			switch {
 			case certKey != "" && !join:
 				return usageError{errors.New("--certificate-key is for --print-join-command")}
-			case certKey != "" && !certificateKey.MatchString(certKey):
-				return usageError{errors.New("--certificate-key takes 64 hexadecimal digits, as firstboot certs certificate-key prints them")}
+			case certKey != "":
+				if _, err := certupload.ParseKey(secret.FromString(certKey)); err != nil {
+					return usageError{fmt.Errorf("--certificate-key: %w", err)}
+				}
 			}
 			file, client, err := cluster.open()
 			if err != nil {

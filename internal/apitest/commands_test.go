@@ -195,6 +195,32 @@ func objectsOf(text string) string {
 	return strings.Join(lines, "\n")
 }
 
+// TestUploadCerts: firstboot stores what real kubeadm stores, and a machine with a
+// token may read it.
+func TestUploadCerts(t *testing.T) {
+	c := serving(t)
+	fb := firstboot(t)
+	conf := "--kubeconfig=" + c.Paths.Kubeconfig(kubeapi.AdminConf)
+	token := c.Config.Plan.Tokens[0]
+	client := clientAs(t, c, token.ID+"."+token.Secret.RevealString())
+	for range 2 { // the second replaces the first
+		key := must(t, fb, "certs", "upload", "--root", c.Paths.Root, conf)
+		if len(strings.TrimSpace(key)) != 64 {
+			t.Errorf("key %q", key)
+		}
+		s, err := client.CoreV1().Secrets("kube-system").Get(t.Context(), "kubeadm-certs", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Data) != 8 || len(s.Data["etcd-ca.key"]) == 0 || len(s.OwnerReferences) != 1 || !strings.HasPrefix(s.OwnerReferences[0].Name, "bootstrap-token-") {
+			t.Errorf("%d files, owners %v", len(s.Data), s.OwnerReferences)
+		}
+	}
+	if list := must(t, fb, "token", "list", conf); strings.Count(list, "Proxy for managing TTL for the kubeadm-certs secret") != 2 {
+		t.Errorf("%s", list)
+	}
+}
+
 // TestUserKubeconfig: the user is who the certificate says.
 func TestUserKubeconfig(t *testing.T) {
 	c := serving(t)
