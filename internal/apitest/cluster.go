@@ -254,9 +254,15 @@ func (c *Cluster) Start(t *testing.T, components ...string) {
 	}
 }
 
-// start runs a program until the test ends, or until stop is called. If the test
+// process is a program that was started.
+type process struct {
+	stop func()        // kills it and waits until it is gone
+	done chan struct{} // is closed when it is gone
+}
+
+// start runs a program until the test ends, or until it is stopped. If the test
 // fails, the end of what the program printed goes into the test's log.
-func start(t *testing.T, name string, argv []string) (stop func()) {
+func start(t *testing.T, name string, argv []string) process {
 	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), name+".log"))
 	if err != nil {
@@ -282,7 +288,7 @@ func start(t *testing.T, name string, argv []string) (stop func()) {
 	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	stop = func() {
+	stop := func() {
 		_ = cmd.Process.Kill() // it may have ended already
 		<-done
 	}
@@ -295,7 +301,7 @@ func start(t *testing.T, name string, argv []string) (stop func()) {
 			t.Logf("the end of what %s printed:\n%s", name, tail(out.Name()))
 		}
 	})
-	return stop
+	return process{stop, done}
 }
 
 func tail(path string) string {

@@ -230,12 +230,13 @@ func TestJoinControlPlane(t *testing.T) {
 	lb.add(cp2.Config.LocalAPIEndpoint())
 
 	// etcd takes in one member at a time.
-	other, err := etcd.MemberAddAsLearner(ctx, []string{"https://127.1.2.3:2380"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var other *clientv3.MemberAddResponse
+	eventually(t, time.Minute, "etcd to add a learner", func() (ok bool, err error) {
+		other, err = etcd.MemberAddAsLearner(ctx, []string{"https://127.1.2.3:2380"})
+		return err == nil, err
+	})
 	cp3.prepare(t)
-	err = etcdjoin.Run(ctx, within(cp3.joined(t), 3*moment), cp3.Paths, cp3.admin(t), cp3.Report)
+	err := etcdjoin.Run(ctx, within(cp3.joined(t), 3*moment), cp3.Paths, cp3.admin(t), cp3.Report)
 	wants(t, c, err, "etcd takes in one member at a time, and another is joining")
 	if _, err := etcd.MemberRemove(ctx, other.Member.ID); err != nil {
 		t.Fatal(err)
@@ -327,9 +328,11 @@ func checkEtcdJoin(t *testing.T, n controlPlane, etcd *clientv3.Client) {
 	}
 	for _, m := range resp.Members {
 		if m.Name == "cp2" {
-			if _, err := etcd.MemberRemove(ctx, m.ID); err != nil {
-				t.Fatal(err)
-			}
+			// etcd refuses for some seconds after a member was promoted.
+			eventually(t, time.Minute, "etcd to remove cp2", func() (bool, error) {
+				_, err := etcd.MemberRemove(ctx, m.ID)
+				return err == nil, err
+			})
 		}
 	}
 	write(t, filepath.Join(n.Paths.EtcdData(), "stale"), nil)

@@ -201,8 +201,9 @@ func (k *kubelet) Restart(context.Context, string) error {
 // runPods runs the manifests in the node's folder, again when one changes.
 func (k *kubelet) runPods(ctx context.Context) {
 	type pod struct {
+		process
 		manifest string
-		stop     func()
+		started  time.Time
 	}
 	pods := map[string]pod{}
 	for ctx.Err() == nil {
@@ -217,12 +218,20 @@ func (k *kubelet) runPods(ctx context.Context) {
 			if there[f] != p.manifest {
 				p.stop()
 				delete(pods, f)
+				continue
+			}
+			select {
+			case <-p.done: // it ended by itself, and is started again after a while
+				if time.Since(p.started) > 2*time.Second {
+					delete(pods, f)
+				}
+			default:
 			}
 		}
 		for f, manifest := range there {
 			if _, ok := pods[f]; !ok {
 				name := strings.TrimSuffix(filepath.Base(f), ".yaml")
-				pods[f] = pod{manifest, start(k.t, name+" of "+k.node.Config.NodeName, k.node.argv(k.t, name))}
+				pods[f] = pod{start(k.t, name+" of "+k.node.Config.NodeName, k.node.argv(k.t, name)), manifest, time.Now()}
 			}
 		}
 		sleep(ctx, 200*time.Millisecond)
