@@ -269,6 +269,17 @@ func TestPoll(t *testing.T) {
 	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "the socket") {
 		t.Errorf("after the bound: %v", err)
 	}
+	tries := 0
+	err = Poll(context.Background(), p, "the socket", time.Millisecond, 50*time.Millisecond, func(ctx context.Context) error {
+		if tries++; tries == 1 {
+			return cause
+		}
+		<-ctx.Done() // as a request that hangs
+		return ctx.Err()
+	})
+	if !errors.Is(err, cause) || strings.Contains(err.Error(), "deadline") {
+		t.Errorf("cut off by the bound: %v", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	err = Poll(ctx, p, "the socket", time.Millisecond, time.Minute, func(context.Context) error { return cause })

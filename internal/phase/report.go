@@ -165,11 +165,16 @@ func Poll(ctx context.Context, r Report, what string, interval, bound time.Durat
 	start := time.Now()
 	limited, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
+	var last error
 	for {
 		err := ready(limited)
 		if err == nil {
 			return nil
 		}
+		if limited.Err() != nil && last != nil && !IsPermanent(err) {
+			err = last // the bound cut this try off: it says nothing of the cause
+		}
+		last = err
 		if IsPermanent(err) {
 			return fmt.Errorf("%s: %w", what, err)
 		}
