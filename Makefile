@@ -13,7 +13,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount -
 # The date on the man pages: the same sources give the same pages.
 DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
-.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-faults test-boot lint clean
+.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-root test-faults test-boot bench lint clean
 .DEFAULT_GOAL := help
 
 help: ## this text
@@ -33,12 +33,12 @@ demo: build ## bake the example cluster and boot it in QEMU until its node is Re
 	bin/imagegen build examples/single-node.yaml -o out/demo
 	bin/imagegen boot examples/single-node.yaml -o out/demo --until-ready
 
-test: lint test-unit test-race test-reproducible test-integration test-faults test-boot ## everything: unit, script, golden, reference tools, two builds alike, real API server, failing hosts, VM boot
+test: lint test-unit test-race test-reproducible test-integration test-root test-faults test-boot ## everything: unit, script, golden, reference tools, two builds alike, real API server, failing hosts, VM boot
 
 lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags bench,boot,docs,faults,integration,reproducible ./...
+	$(GO) vet -tags bench,boot,docs,faults,integration,reproducible,root ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
 	$(GO) tool staticcheck ./...
 
@@ -48,7 +48,10 @@ test-unit: ## table tests, scripts of the real binaries, golden digests, referen
 test-race: ## the packages with goroutines, under the race detector
 	@command -v $$($(GO) env CC) >/dev/null || { echo "skipped: test-race: the race detector needs a C compiler (gcc and libc6-dev)"; exit 0; }; \
 	echo $(GO) test -race; \
-	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/fetch/... ./internal/sparse/... ./internal/phase/... ./internal/progress/... ./internal/qemu/... ./images/deb/... ./images/verity/... ./payload/...
+	$(GO) test -race -run 'TestQEMU|TestGCE|TestBrokenDisks' ./images/format/ ./internal/flash/ && \
+	$(GO) test -race ./internal/build/... ./internal/cache/... ./internal/clusternet/... ./internal/discovery/... ./internal/fetch/... \
+		./internal/phase/... ./internal/progress/... ./internal/qemu/... ./internal/sparse/... ./internal/vnet/... \
+		./images/deb/... ./images/verity/... ./payload/...
 
 test-reproducible: build ## two builds with the same inputs on hosts as unlike as can be give the same bytes
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags reproducible -count=1 -v -timeout 20m -run TestReproducible ./internal/build/
@@ -57,11 +60,20 @@ test-integration: build ## firstboot against a real etcd and kube-apiserver on l
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
 		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/reset/... ./internal/build/...
 
+test-root: ## what takes root: disks made of files by losetup, keepalived in network name spaces
+	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup and keepalived take root"; exit 0; }; \
+	echo $(GO) test -tags root; \
+	$(GO) test -tags root -count=1 -timeout 20m ./internal/flash/... ./internal/keepalived/...
+
 test-faults: build ## builds whose host fails them: damaged caches, lying mirrors, full disks, kill -9
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(AS_ROOT) $(GO) test -tags faults -count=1 -v -timeout 30m ./internal/faulttest/...
 
 test-boot: build ## a virtual machine from firmware to a Ready node, and a reboot
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot -count=1 -v -p 1 -timeout 60m ./qemu-tests/... ./internal/qemu/...
+
+bench: build ## every row of docs/performance.md and its reference, in one run; bench.json
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen KILN_BENCH_JSON=$(CURDIR)/bench.json \
+		$(GO) test -tags bench,boot -count=1 -v -p 1 -timeout 90m -run TestBench ./qemu-tests/
 
 clean: ## removes bin/ and out/, not the cache
 	rm -rf bin out

@@ -14,6 +14,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/arch"
 )
 
@@ -37,6 +38,15 @@ type Profile struct {
 	// IgnitionPlatform is the value of ignition.platform.id.
 	IgnitionPlatform string `json:"ignitionPlatform"`
 	Disk             Disk   `json:"disk"`
+	// UnmanagedDrivers are drivers of network interfaces that are part of another one
+	// and get no address.
+	UnmanagedDrivers []string `json:"unmanagedDrivers"`
+	// Formats are what imagegen build writes unless --format says otherwise; see
+	// images/format.
+	Formats []string `json:"formats"`
+	// Upload is a text/template of the commands that take an image of the first of
+	// Formats to the platform and start a machine with it; see Commands.
+	Upload string `json:"upload"`
 }
 
 // Disk holds the sizes of the disk and its partitions, in MiB.
@@ -80,6 +90,7 @@ func Load(name string) (Profile, error) {
 
 var (
 	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`) // Debian Policy, section 5.6.1
+	driver      = regexp.MustCompile(`^[a-z0-9_-]+$`)
 	argument    = regexp.MustCompile(`^[!-~]+$`)
 )
 
@@ -106,6 +117,11 @@ func parse(name string, data []byte) (Profile, error) {
 			bad("kernelArguments: %q is not one kernel argument", s)
 		}
 	}
+	for _, s := range p.UnmanagedDrivers {
+		if !driver.MatchString(s) {
+			bad("unmanagedDrivers: %q is not the name of a driver", s)
+		}
+	}
 	if p.IgnitionPlatform == "" {
 		bad("ignitionPlatform is empty")
 	}
@@ -119,6 +135,17 @@ func parse(name string, data []byte) (Profile, error) {
 	}
 	if used := d.ESP + 2*(d.Usr+d.Verity); d.Minimum < used+1024 {
 		bad("disk.minimumMiB is %d; boot partition and slots take %d, and the state needs 1024 more", d.Minimum, used)
+	}
+	if len(p.Formats) == 0 {
+		bad("formats is empty; want some of %s", strings.Join(format.Names(), ", "))
+	}
+	for _, f := range p.Formats {
+		if _, err := format.Get(f); err != nil {
+			bad("formats: %w", err)
+		}
+	}
+	if _, err := p.Commands(UploadVars{Name: "kiln-1", File: "out/kiln-1.img", Base: "kiln-1.img"}); err != nil {
+		bad("upload: %w", err)
 	}
 	return p, errors.Join(errs...)
 }

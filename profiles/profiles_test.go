@@ -1,9 +1,14 @@
 package profiles
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kiln-os/kiln/images/format"
 )
 
 func TestEveryProfileLoads(t *testing.T) {
@@ -43,11 +48,98 @@ func TestMistakes(t *testing.T) {
 		"platform":     {"ignitionPlatform: qemu", "ignitionPlatform: ''", "ignitionPlatform"},
 		"small ESP":    {"espMiB: 512", "espMiB: 32", "FAT32"},
 		"small verity": {"verityMiB: 16", "verityMiB: 12", "hash tree"},
+		"driver":       {"formats: [raw]", "formats: [raw]\nunmanagedDrivers: ['a b']", "name of a driver"},
+		"no formats":   {"formats: [raw]", "formats: []", "formats is empty"},
+		"format":       {"formats: [raw]", "formats: [iso]", "unknown image format"},
+		"commands":     {"formats: [raw]", "formats: [raw]\nupload: '{{.Colour}}'", "Colour"},
 		"small disk":   {"minimumMiB: 8192", "minimumMiB: 4000", "minimumMiB"},
 	} {
 		_, err := parse("x", []byte(strings.Replace(string(good), tc.old, tc.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error %v does not say %q", name, err, tc.want)
+		}
+	}
+}
+
+// TestCommands compares the commands that are printed for an image with those in
+// testdata, has a shell parse them, and checks that no variable of theirs is one that
+// a shell has set already.
+func TestCommands(t *testing.T) {
+	for _, name := range Names() {
+		p, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := format.Get(p.Formats[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := p.Commands(p.NewUploadVars("node-1.example", "out/node-1.example"+f.Ext))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(lines, "\n") + "\n"
+		want, err := os.ReadFile(filepath.Join("testdata", name+".sh"))
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if len(lines) == 0 {
+			got = ""
+		}
+		if got != string(want) {
+			t.Errorf("%s prints\n%swant\n%s", name, got, want)
+		}
+		shell := exec.Command("sh", "-n")
+		shell.Stdin = strings.NewReader(got)
+		if out, err := shell.CombinedOutput(); err != nil {
+			t.Errorf("%s: sh: %v\n%s", name, err, out)
+		}
+		// On a profile of a cloud the image gets there, and nothing calls another cloud's program.
+		if len(lines) > 0 && !strings.Contains(got, "out/node-1.example"+f.Ext) {
+			t.Errorf("%s: the commands do not name the image", name)
+		}
+	}
+}
+
+func TestQuote(t *testing.T) {
+	p := Profile{Upload: "cat {{.File}} {{.Base}} {{.Name}}"}
+	lines, err := p.Commands(p.NewUploadVars("a.b", "my 'out'/-a $(b).img"))
+	if want := `cat 'my '\''out'\''/-a $(b).img' './-a $(b).img' a-b`; err != nil || len(lines) != 1 || lines[0] != want {
+		t.Errorf("%q, %v, want %q", lines, err, want)
+	}
+}
+
+// TestClouds: what the images of clouds have to be for their platforms.
+func TestClouds(t *testing.T) {
+	for name, want := range map[string]struct {
+		format, platform, console string
+		modules                   []string
+	}{
+		"aws-amd64":       {"vmdk", "aws", "ttyS0", []string{"nvme"}},
+		"azure-amd64":     {"vhd", "azure", "ttyS0", []string{"hv_storvsc", "hv_vmbus", "sd_mod"}},
+		"gcp-amd64":       {"gce", "gcp", "ttyS0", []string{"virtio_scsi", "sd_mod", "nvme"}},
+		"metal-amd64":     {"raw.zst", "metal", "tty0", []string{"ahci", "nvme", "sd_mod", "usb_storage", "mmc_block"}},
+		"openstack-amd64": {"qcow2-compressed", "openstack", "ttyS0", []string{"virtio_blk", "virtio_scsi"}},
+		"vmware-amd64":    {"ova", "vmware", "tty0", []string{"vmw_pvscsi", "sd_mod"}},
+	} {
+		p, err := Load(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		last := ""
+		for _, a := range p.KernelArguments {
+			if c, ok := strings.CutPrefix(a, "console="); ok {
+				last, _, _ = strings.Cut(c, ",")
+			}
+		}
+		if p.Formats[0] != want.format || p.IgnitionPlatform != want.platform || last != want.console {
+			t.Errorf("%s: %+v", name, p)
+		}
+		for _, m := range want.modules {
+			if !slices.Contains(p.InitrdModules, m) {
+				t.Errorf("%s has no %s in its initramfs", name, m)
+			}
 		}
 	}
 }

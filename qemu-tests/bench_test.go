@@ -48,6 +48,11 @@ func TestBenchFirstBoot(t *testing.T) {
 	}
 	t.Logf("kiln:      %+v", k)
 	t.Logf("reference: %+v", r)
+	record(t, "kernel start to node Ready", k.ready.Seconds(), "s", r.ready.Seconds(), bound{ratio: 0.6})
+	record(t, "kernel start to all pods ready", k.everything.Seconds(), "s", r.everything.Seconds(), bound{})
+	record(t, "memory in use, Ready and idle 60 s", float64(k.memory)/mib, "MiB", float64(r.memory)/mib, bound{ratio: 0.9})
+	record(t, "bytes written to disk until Ready", float64(k.written)/mib, "MiB", float64(r.written)/mib, bound{ratio: 0.6})
+	record(t, "second boot, kernel start to Ready", k.reboot.Seconds(), "s", r.reboot.Seconds(), bound{ratio: 0.8})
 }
 
 // measure follows a machine that was just started.

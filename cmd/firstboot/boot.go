@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +24,8 @@ import (
 	"github.com/kiln-os/kiln/pki"
 )
 
-// run carries out the boot plan. want is the role it must have, "" for any.
-func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
+// run carries out the boot plan. want are the roles it may have, none for any.
+func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	start := time.Now()
 	if err := a.finishReset(ctx); err != nil {
 		return err
@@ -40,7 +41,7 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 		}
 		// A reset may have come between the record and the login screen.
 		showComplete(a.paths, rec, a.warn)
-		return markDone(a.paths)
+		return a.finish()
 	}
 	data, err := os.ReadFile(a.paths.BootPlan())
 	if err != nil {
@@ -58,11 +59,8 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 		return planError{err}
 	}
 	a.paths.CertificatesDir, a.paths.EtcdDataDir = plan.Cluster.CertificatesDir(), plan.Cluster.LocalEtcd().DataDir
-	if want != "" && plan.Role != want {
-		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, want)}
-	}
-	if plan.Role != bootplan.RoleInit {
-		return planError{fmt.Errorf("the boot plan's role is %s: joining a cluster is not in this version of firstboot", plan.Role)}
+	if len(want) > 0 && !slices.Contains(want, plan.Role) {
+		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
 	name := strings.ToLower(strings.TrimSpace(plan.Node.Name))
 	if e := validation.IsDNS1123Subdomain(name); len(e) > 0 {
@@ -91,14 +89,30 @@ func (a *app) run(ctx context.Context, want bootplan.Role) (err error) {
 	}
 	out.Step("%s of cluster %s: %s at %s, Kubernetes %s", plan.Role, plan.Cluster.Name, cfg.NodeName, cfg.AdvertiseAddress, plan.Cluster.KubernetesVersion)
 	err = phase.Runner{
-		Phases: node{cfg: cfg, paths: a.paths, units: units}.initPhases(), RecordPath: a.paths.Record(),
-		PlanDigest: digest(data, cfg), BootID: bootID, Out: out, Saved: screen.show,
+		Phases: unskipped(node{cfg: cfg, paths: a.paths, units: units}.phases(plan.Role), plan.Node.SkipPhases, out), RecordPath: a.paths.Record(),
+		Role: string(plan.Role), PlanDigest: digest(data, cfg), BootID: bootID, Out: out, Saved: screen.show,
 	}.Run(ctx)
 	if err != nil {
 		return err
 	}
 	out.Step("node %s is set up; this run took %.0fs", cfg.NodeName, time.Since(start).Seconds())
+	return a.finish()
+}
+
+// finish removes what a first boot that is over has no use for, and notes that it is.
+func (a *app) finish() error {
+	if err := scrub(a.paths); err != nil {
+		return err
+	}
 	return markDone(a.paths)
+}
+
+func joinRoles(roles []bootplan.Role) string {
+	var texts []string
+	for _, r := range roles {
+		texts = append(texts, string(r))
+	}
+	return strings.Join(texts, " or ")
 }
 
 // warn prints what is wrong but stops nothing.
@@ -110,12 +124,15 @@ func (a *app) warn(format string, args ...any) {
 // small machine that is busy with starting its containers.
 func markDone(paths host.Paths) error { return atomicfile.WriteFile(paths.Done(), nil, 0o644) }
 
-// digest identifies what the phases are done for: the boot plan and the address,
+// digest identifies what the phases are done for: the boot plan and the addresses,
 // which may be another after a reboot.
 func digest(plan []byte, cfg nodeconfig.Config) string {
 	h := sha256.New()
 	h.Write(plan)
 	fmt.Fprintf(h, "\x00%s", cfg.AdvertiseAddress)
+	for _, a := range cfg.NodeIPs {
+		fmt.Fprintf(h, "\x00%s", a)
+	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
@@ -141,7 +158,7 @@ func lock(path string) (unlock func(), err error) {
 // knows: clock, host name, address, resolver.
 func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Paths, units host.Units, r phase.Report) (nodeconfig.Config, error) {
 	cfg := nodeconfig.Config{Plan: plan, NodeName: name}
-	if err := raiseClock(paths, r); err != nil {
+	if err := raiseClock(paths, plan.Cluster.NotBefore, r); err != nil {
 		return cfg, err
 	}
 	var err error
@@ -156,6 +173,9 @@ func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Pa
 		cfg.Hostname = cfg.NodeName
 	}
 	if cfg.AdvertiseAddress, err = waitForAddress(ctx, plan, paths, r); err != nil {
+		return cfg, err
+	}
+	if cfg.NodeIPs, err = waitForNodeIPs(ctx, cfg, paths, r); err != nil {
 		return cfg, err
 	}
 	resolved, err := units.Active(ctx, "systemd-resolved.service")
@@ -186,17 +206,20 @@ func waitForAddress(ctx context.Context, plan bootplan.Plan, paths host.Paths, r
 		if plan.Node.AdvertiseAddress != "" {
 			return host.CheckLocal(addr)
 		}
-		addr, err = paths.AdvertiseAddress()
-		return err
+		if addr, err = defaultAddress(plan, paths); err != nil {
+			return err
+		}
+		return host.CheckLocal(addr)
 	})
 	return addr, err
 }
 
-// raiseClock sets a clock that is before the cluster's CA or the image was made:
+// raiseClock sets a clock that is before the cluster's CA, which is valid from
+// notBefore on, or the image was made:
 // boards without a battery start in the past, where no certificate is valid. The
 // network's time comes later and corrects the rest.
-func raiseClock(paths host.Paths, r phase.Report) error {
-	var times []time.Time
+func raiseClock(paths host.Paths, notBefore time.Time, r phase.Report) error {
+	times := []time.Time{notBefore}
 	built, err := paths.BuildTime()
 	switch {
 	case err == nil:

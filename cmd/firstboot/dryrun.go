@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ var rehearsed = []string{
 
 // dryRun says what run would do. Of another disk, named by --root, the machine is not
 // checked.
-func (a *app) dryRun(ctx context.Context, want bootplan.Role) error {
+func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	rec, err := phase.Load(a.paths.Record())
 	if err != nil {
 		return err
@@ -43,11 +44,11 @@ func (a *app) dryRun(ctx context.Context, want bootplan.Role) error {
 	if plan == nil {
 		return planError{fmt.Errorf("boot plan: there is no %s; Ignition writes it on the first boot", a.paths.BootPlan())}
 	}
-	if want != "" && plan.Role != want {
-		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, want)}
+	if len(want) > 0 && !slices.Contains(want, plan.Role) {
+		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
 	if plan.Role != bootplan.RoleInit {
-		return planError{fmt.Errorf("the boot plan's role is %s: joining a cluster is not in this version of firstboot", plan.Role)}
+		return planError{fmt.Errorf("the boot plan's role is %s: a dry run is for the node that creates a cluster; what a joining node does depends on the cluster", plan.Role)}
 	}
 	cfg, err := a.dryConfig(*plan)
 	if err != nil {

@@ -133,7 +133,7 @@ func (a *app) runReset(ctx context.Context, n reset.Node) error {
 		plan = *n.Plan
 	}
 	s := newScreen(a.paths, plan, a.warn)
-	s.write(s.text("reset; the next boot sets it up again", ""))
+	s.write(s.text("reset; the next boot sets it up again", detail{}))
 	return nil
 }
 

@@ -42,7 +42,13 @@ func newRoot(s Streams) *cobra.Command {
 done is recorded, and an interrupted run continues where it was.
 
 The phases of init:
-` + phaseTable(),
+` + phaseTable(bootplan.RoleInit) + `
+
+The phases of a worker that joins:
+` + phaseTable(bootplan.RoleJoinWorker) + `
+
+The phases of a control plane that joins:
+` + phaseTable(bootplan.RoleJoinControlPlane),
 		Example: `  firstboot status          # how far it is, and the last error
   firstboot status --json   # the same for programs`,
 		SilenceErrors: true,
@@ -63,7 +69,7 @@ The phases of init:
 	})
 	root.PersistentFlags().StringVar(&a.paths.Root, "root", "/", "folder that stands for /, to look at the disk of another node")
 	root.AddCommand(
-		a.runCommand("run", "", &cobra.Command{
+		a.runCommand("run", nil, &cobra.Command{
 			Short: "Carry out the boot plan; what firstboot.service starts",
 			Long: `Carry out the boot plan, whatever role it gives this machine. Returns at once if
 that is done. How far it is stands on the console, on the login screen, in the
@@ -75,10 +81,17 @@ objects are written into a folder of /run, which it names at the end.`,
   firstboot run
   firstboot run --dry-run`,
 		}),
-		a.runCommand("init", bootplan.RoleInit, &cobra.Command{
+		a.runCommand("init", []bootplan.Role{bootplan.RoleInit}, &cobra.Command{
 			Short:   "Carry out a boot plan that creates a cluster",
 			Long:    "Like run, but refuses a boot plan whose role is not init.",
 			Example: "  firstboot init\n  firstboot init --dry-run",
+		}),
+		a.runCommand("join", []bootplan.Role{bootplan.RoleJoinWorker, bootplan.RoleJoinControlPlane}, &cobra.Command{
+			Short: "Carry out a boot plan that joins a cluster",
+			Long: `Like run, but refuses a boot plan whose role is neither join-worker nor
+join-control-plane. The cluster may be switched on long after this machine; what
+is waited for, and what is wrong with it, stands in firstboot status.`,
+			Example: "  firstboot join",
 		}),
 		a.statusCommand(),
 		a.tokenCommand(),
@@ -101,14 +114,14 @@ objects are written into a folder of /run, which it names at the end.`,
 }
 
 // runCommand completes a command that carries out boot plans of a role, "" for any.
-func (a *app) runCommand(name string, want bootplan.Role, c *cobra.Command) *cobra.Command {
+func (a *app) runCommand(name string, want []bootplan.Role, c *cobra.Command) *cobra.Command {
 	var dry bool
 	c.Use, c.Args = name, noArgs
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if dry {
-			return a.dryRun(c.Context(), want)
+			return a.dryRun(c.Context(), want...)
 		}
-		return a.run(c.Context(), want)
+		return a.run(c.Context(), want...)
 	}
 	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
 	return c

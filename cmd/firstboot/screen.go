@@ -58,17 +58,17 @@ func showComplete(paths host.Paths, rec phase.Record, warn func(string, ...any))
 }
 
 // show writes what the record says.
-func (s *screen) show(rec phase.Record) { s.write(s.text(states(rec), lastError(rec))) }
+func (s *screen) show(rec phase.Record) { s.write(s.text(states(rec), trouble(rec))) }
 
 // failed writes why a run ended.
 func (s *screen) failed(err error) {
 	switch {
 	case errors.Is(err, context.Canceled):
-		s.write(s.text("first boot interrupted; it continues when the machine starts again", ""))
+		s.write(s.text("first boot interrupted; it continues when the machine starts again", detail{}))
 	case errors.As(err, new(planError)):
-		s.write(s.text("first boot failed: the boot plan cannot be carried out", err.Error()))
+		s.write(s.text("first boot failed: the boot plan cannot be carried out", detail{"last error", err.Error()}))
 	default:
-		s.write(s.text("first boot failed; it is tried again (journalctl -u firstboot)", err.Error()))
+		s.write(s.text("first boot failed; it is tried again (journalctl -u firstboot)", detail{"last error", err.Error()}))
 	}
 }
 
@@ -83,7 +83,7 @@ func states(rec phase.Record) string {
 	case phase.StateNone:
 		return "first boot: getting ready, waiting for the network"
 	}
-	phases := (node{}).initPhases()
+	phases := (node{}).phases(bootplan.Role(rec.Role))
 	for i, p := range phases {
 		r := rec.Phase(p.Name)
 		if r != nil && r.Done {
@@ -98,18 +98,26 @@ func states(rec phase.Record) string {
 	return "first boot: all phases are done"
 }
 
-// lastError is why the phase that is under way failed last; "" if it did not.
-func lastError(rec phase.Record) string {
+// detail is a line that says more of the state.
+type detail struct{ name, text string }
+
+// trouble is what the phase that is under way waits for, or else why it failed last;
+// empty if it does neither.
+func trouble(rec phase.Record) detail {
 	for _, p := range rec.Phases {
-		if !p.Done && p.LastError != "" {
-			return p.LastError
+		switch {
+		case p.Done:
+		case p.Waiting != "":
+			return detail{"waiting", strings.TrimPrefix(p.Waiting, "waiting ")}
+		case p.LastError != "":
+			return detail{"last error", p.LastError}
 		}
 	}
-	return ""
+	return detail{}
 }
 
 // text is the whole file. agetty shows it below /etc/issue, which names the system.
-func (s *screen) text(state, lastError string) string {
+func (s *screen) text(state string, d detail) string {
 	var b strings.Builder
 	line := func(name, value string) {
 		if value != "" {
@@ -121,7 +129,7 @@ func (s *screen) text(state, lastError string) string {
 	line("role", s.role)
 	line("address", s.address)
 	line("state", state)
-	line("last error", lastError)
+	line(d.name, d.text)
 	if s.role == roleName(bootplan.RoleInit) {
 		line("kubeconfig", "secrets/admin.conf where the image was built; /etc/kubernetes/admin.conf here")
 	} else {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/phase"
 )
 
@@ -57,11 +58,14 @@ func writeStatus(out io.Writer, rec phase.Record) error {
 		fmt.Fprintf(w, "finished\t%s\n", rec.Finished.Format(time.RFC3339))
 	}
 	fmt.Fprintf(w, "boots\t%d\n", rec.Boots)
+	if rec.Role != "" {
+		fmt.Fprintf(w, "role\t%s\n", rec.Role)
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "\n#\tphase\tstate\ttook\tattempts\n")
-	for i, p := range (node{}).initPhases() {
+	for i, p := range (node{}).phases(bootplan.Role(rec.Role)) {
 		pr := rec.Phase(p.Name)
 		switch {
 		case pr == nil:
@@ -78,6 +82,9 @@ func writeStatus(out io.Writer, rec phase.Record) error {
 		return err
 	}
 	for _, p := range rec.Phases {
+		if p.Waiting != "" && !p.Done {
+			fmt.Fprintf(w, "\n%s: %s\n", p.Name, p.Waiting)
+		}
 		if p.LastError != "" && !p.Done {
 			fmt.Fprintf(w, "\nlast error of %s:\n%s\n", p.Name, p.LastError)
 		}

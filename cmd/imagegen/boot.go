@@ -2,62 +2,77 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
-	"text/tabwriter"
+	"strings"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"github.com/kiln-os/kiln/internal/arch"
-	"github.com/kiln-os/kiln/internal/atomicfile"
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/build"
 	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/clusternet"
 	"github.com/kiln-os/kiln/internal/hosttools"
 	"github.com/kiln-os/kiln/internal/progress"
 	"github.com/kiln-os/kiln/internal/qemu"
-	"github.com/kiln-os/kiln/internal/qemu/cluster"
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/profiles"
 )
 
-// bootTimeout bounds the way from power-on to a Ready node; an emulated machine
-// gets several times as long (qemu.Accel.Scale).
+// bootTimeout bounds the way from power-on to a Ready cluster; emulated machines
+// get several times as long (qemu.Accel.Scale).
 const bootTimeout = 10 * time.Minute
+
+// bootDir is the folder in the output folder with what belongs to the running
+// machines: their disks' overlays, their consoles, and where their network is.
+const bootDir = ".boot"
 
 type bootFlags struct {
 	out        string
+	nodes      []string
 	untilReady bool
 	console    bool
-	memory     int
-	cpus       int
-	diskGiB    int64
+	internet   bool
+	memory     perNode
+	cpus       perNode
+	disk       perNode
 }
 
 func (a *app) bootCommand() *cobra.Command {
-	var f bootFlags
+	f := bootFlags{memory: perNode{unit: "MiB"}, cpus: perNode{unit: "CPUs"}, disk: perNode{unit: "GiB"}}
 	c := &cobra.Command{
 		Use:   "boot FILE",
 		Short: "Run a built cluster in QEMU until Ctrl-C",
-		Long: `Run the images of a built cluster in QEMU, through firmware and boot loader as on a
-real machine, until Ctrl-C. The API server is reached through a forwarded port of
+		Long: `Run the images of a built cluster in QEMU, through firmware and boot loader as on
+real machines, until Ctrl-C. The API server is reached through a forwarded port of
 127.0.0.1; a kubeconfig that does so is written to kubeconfig in the output folder.
 
-The built image is not changed: the machine writes to an overlay, which is thrown
+All nodes are on one private network with the addresses, gateways and name servers
+of the cluster file; it needs no root and nothing of it is visible on the host but
+the forwarded ports: the API server of each control plane, one port that leads to
+a control plane that answers, and SSH of each node. The network leads nowhere
+unless --internet is given. A controlPlaneEndpoint that is a name, or an address
+outside of the nodes' subnets, is balanced over the control planes.
+
+With --node only that node is started: as the first of its cluster, or on the
+network of an imagegen boot that runs from the same output folder.
+
+The built images are not changed: the machines write to overlays, which are thrown
 away at the end. A QEMU that is too old or absent is replaced by Debian's, unpacked
 into the cache; KVM is used only if a probe guest runs with it.
 
-Each part of the boot and each phase of firstboot on the node is shown as a step
+Each part of a node's boot and each phase of firstboot on it is shown as a step
 with its time.`,
 		Example: `  imagegen build cluster.yaml -o out/ && imagegen boot cluster.yaml -o out/
   KUBECONFIG=out/kubeconfig kubectl get pods -A     # in another terminal
+  imagegen boot cluster.yaml -o out/ --node kiln-1  # the first control plane alone
+  imagegen boot cluster.yaml -o out/ --node kiln-2  # in another terminal: one more
+  imagegen boot cluster.yaml -o out/ --memory 3072 --memory kiln-1=8192
   imagegen boot cluster.yaml -o out/ --until-ready  # for CI: 0 only if all is Ready
   imagegen boot cluster.yaml -o out/ --json         # for programs: events on standard error`,
 		Args:              exactArgs("FILE"),
@@ -67,192 +82,176 @@ with its time.`,
 			if err != nil {
 				return err
 			}
+			if err := f.check(cl); err != nil {
+				return usageError{err}
+			}
 			return a.boot(cmd.Context(), cl, f)
 		},
 	}
 	fl := c.Flags()
 	fl.StringVarP(&f.out, "output", "o", "out", "output folder of the build")
-	fl.BoolVar(&f.untilReady, "until-ready", false, "end when the node is Ready and all pods run; fail if that takes too long")
-	fl.BoolVar(&f.console, "console", false, "show the whole console too, not only the steps of the boot")
-	fl.IntVar(&f.memory, "memory", 4096, "memory of the machine in MiB")
-	fl.IntVar(&f.cpus, "cpus", 2, "number of CPUs")
-	fl.Int64Var(&f.diskGiB, "disk", 12, "size of the disk in GiB")
+	fl.StringArrayVar(&f.nodes, "node", nil, "start this node alone, or on the running network; may be repeated")
+	fl.BoolVar(&f.untilReady, "until-ready", false, "end when the nodes are Ready and all pods run; fail if that takes too long")
+	fl.BoolVar(&f.console, "console", false, "show the whole consoles too, not only the steps of the boot")
+	fl.BoolVar(&f.internet, "internet", false, "let the nodes reach what this host reaches")
+	fl.Var(&f.memory, "memory", "memory in MiB, of each machine or as NODE=MIB of one (default 4096, of workers 2048)")
+	fl.Var(&f.cpus, "cpus", "number of CPUs, of each machine or as NODE=N of one (default 2)")
+	fl.Var(&f.disk, "disk", "size of the disk in GiB, of each machine or as NODE=GIB of one (default 12)")
 	a.jsonFlag(c)
 	completeFolder(c, "output")
-	for _, number := range []string{"memory", "cpus", "disk"} {
-		completeWords(c, number)
+	for _, name := range []string{"node", "memory", "cpus", "disk"} {
+		completeWords(c, name)
 	}
 	return c
 }
 
-// boot runs the cluster's first machine.
+// check holds the flags to the nodes of the cluster file.
+func (f bootFlags) check(cl *spec.Cluster) error {
+	named := append([]string(nil), f.nodes...)
+	for _, p := range []perNode{f.memory, f.cpus, f.disk} {
+		named = append(named, p.nodes()...)
+	}
+	for _, name := range named {
+		if _, ok := cl.Node(name); !ok {
+			var all []string
+			for _, n := range cl.Nodes {
+				all = append(all, n.Name)
+			}
+			return fmt.Errorf("there is no node %q in the cluster file; its nodes: %s", name, strings.Join(all, ", "))
+		}
+	}
+	return nil
+}
+
+// selected returns the nodes to start, in the file's order.
+func (f bootFlags) selected(cl *spec.Cluster) []spec.Node {
+	if len(f.nodes) == 0 {
+		return cl.Nodes
+	}
+	var out []spec.Node
+	for _, n := range cl.Nodes {
+		for _, name := range f.nodes {
+			if n.Name == name {
+				out = append(out, n)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// boot runs the machines.
 func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err error) {
 	report := a.reporter()
 	defer func() { report.Finish(err) }()
-	node := cl.ControlPlanes()[0]
-	image := filepath.Join(f.out, build.ImageName(node.Name))
-	adminPath := filepath.Join(f.out, build.SecretsDir, build.AdminConf)
-	admin, err := os.ReadFile(adminPath)
-	if err == nil {
-		_, err = os.Stat(image)
-	}
+	// What the network's libraries have to say must not go through the progress.
+	logrus.SetOutput(lineWriter(func(line string) { report.Log("network: " + line) }))
+	nodes := f.selected(cl)
+	admin, err := os.ReadFile(filepath.Join(f.out, build.SecretsDir, build.AdminConf))
 	if err != nil {
 		return fmt.Errorf("%w; imagegen build makes it", err)
 	}
-	p, err := profiles.Load(node.Profile)
+	for _, n := range nodes {
+		p, err := profiles.Load(n.Profile)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(filepath.Join(f.out, build.ImageName(n.Name))); err != nil {
+			return fmt.Errorf("%w; imagegen build%s makes it", err, formatHint(p))
+		}
+	}
+	plan, err := clusternet.NewPlan(cl)
 	if err != nil {
 		return err
 	}
-	target, err := arch.Get(p.Arch)
+	plan.Config.Internet = f.internet
+
+	dir := filepath.Join(f.out, bootDir)
+	network, err := openNetwork(ctx, dir, plan, f)
 	if err != nil {
 		return err
 	}
-	store, err := cache.Open(a.cacheDir)
-	if err != nil {
-		return err
-	}
-	store.Log = report.Log
-	report.Step("QEMU")
-	tools, err := qemu.Find(ctx, target, hosttools.Options{Cache: store, Mirror: a.mirror, Now: time.Now(), Log: report.Log})
+	defer func() { err = errors.Join(err, network.Close()) }()
+	emulators, err := a.emulators(ctx, report, nodes)
 	if err != nil {
 		return orInterrupted(ctx, err)
 	}
-	accel := qemu.ProbeAccel(ctx, tools, target)
-	report.End(nil)
-
-	dir, err := os.MkdirTemp("", "kiln-boot-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	watch := newBootWatch(report, f.console)
-	m, err := qemu.Start(context.WithoutCancel(ctx), tools, qemu.Config{
-		Arch: target, Accel: accel, Name: node.Name, Dir: dir, MemoryMiB: f.memory, CPUs: f.cpus, Console: watch,
-		Disks: []qemu.Disk{{Image: image, SizeBytes: f.diskGiB << 30, Fast: true}},
-		Net:   qemu.NetFor(node.Address, node.Gateway, node.Nameservers, qemu.Forward{GuestPort: bootplan.DefaultAPIPort}, qemu.Forward{GuestPort: 22}),
-	})
-	if err != nil {
-		return err
-	}
-	defer m.Kill()
-	port, err := m.HostPort(bootplan.DefaultAPIPort)
-	if err != nil {
-		return err
-	}
 	kubeconfig := filepath.Join(f.out, "kubeconfig")
-	if err := writeKubeconfig(kubeconfig, secret.New(admin), port); err != nil {
+	if err := writeKubeconfig(kubeconfig, secret.New(admin), network.API); err != nil {
 		return err
 	}
-	sshPort, err := m.HostPort(22)
+	fleet := &fleet{report: report, network: network, kubeconfig: kubeconfig}
+	defer fleet.kill()
+	if err := fleet.start(ctx, a, dir, plan, nodes, emulators, f); err != nil {
+		return orInterrupted(ctx, err)
+	}
+	start := time.Now()
+	state, err := fleet.waitReady(ctx, secret.New(admin))
 	if err != nil {
 		return err
 	}
-	if !a.json {
-		report.Notef("%s starts in QEMU %s (%s); kubeconfig: %s (API server at 127.0.0.1:%d, SSH at 127.0.0.1:%d)", node.Name, tools.Version, accel, kubeconfig, port, sshPort)
-	}
-	report.Event(progress.Event{Event: progress.EventMachine, Machine: &progress.Machine{
-		Node: node.Name, QEMU: tools.Version.String(), KVM: accel.KVM, Kubeconfig: kubeconfig, APIPort: port, SSHPort: sshPort,
-	}})
-
-	state, err := a.waitReady(ctx, m, secret.New(admin), port, node.Name, watch.Pending)
-	if err != nil {
-		return withMachineOutput(ctx, err, m)
-	}
-	report.End(nil)
-	times := watch.times(time.Now())
-	seconds := times[len(times)-1].Seconds
+	seconds := time.Since(start).Seconds()
 	report.Event(progress.Event{Event: progress.EventReady, Seconds: &seconds})
-	if err := a.reportBoot(report, state, node.Name, kubeconfig, f.out, times); err != nil || f.untilReady {
+	if err := a.reportBoot(report, state, fleet, f.out); err != nil || f.untilReady {
 		return err
 	}
 	report.Notef("\nReady. Use it with:\n  KUBECONFIG=%s kubectl get pods -A\nCtrl-C stops it.", kubeconfig)
-	select {
-	case <-ctx.Done():
-		// How a person ends this: no error.
-		report.Notef("stopping %s; a second Ctrl-C cuts its power", node.Name)
-		return stopMachine(m, accel.Scale(30*time.Second))
-	case <-m.Context().Done():
-		return fmt.Errorf("%s stopped: %w", node.Name, context.Cause(m.Context()))
-	}
+	return fleet.run(ctx)
 }
 
-// withMachineOutput adds to an error what the machine said last. A failure that
-// was seen on the console has its lines already.
-func withMachineOutput(ctx context.Context, err error, m *qemu.Machine) error {
-	if ctx.Err() != nil {
-		return err
+// openNetwork starts the cluster's network, or finds the one that runs if single
+// nodes were asked for.
+func openNetwork(ctx context.Context, dir string, plan clusternet.Plan, f bootFlags) (*clusternet.Network, error) {
+	if len(f.nodes) > 0 {
+		n, err := clusternet.Join(ctx, dir)
+		if !errors.Is(err, clusternet.ErrNone) {
+			if err == nil && f.internet {
+				err = errors.Join(usageError{errors.New("the cluster's network runs already; whether it leads to the Internet was said when it was started")}, n.Close())
+			}
+			return n, err
+		}
 	}
-	if !errors.As(err, new(*qemu.ConsoleError)) {
-		err = fmt.Errorf("%w\n\nThe last lines of the console:\n%s", err, m.Console().Tail(40))
+	n, err := clusternet.Start(dir, plan)
+	if errors.As(err, new(*clusternet.RunningError)) {
+		return nil, fmt.Errorf("%w; --node NAME starts one more node of it", err)
 	}
-	if s := m.StderrTail(); s != "" {
-		err = fmt.Errorf("%w\n\nQEMU said:\n%s", err, s)
-	}
-	return err
+	return n, err
 }
 
-// stopMachine shuts the machine down in order, for at most limit or until another
-// signal arrives, and then cuts its power.
-func stopMachine(m *qemu.Machine, limit time.Duration) error {
-	impatient, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	ctx, cancel := context.WithTimeout(impatient, limit)
-	defer cancel()
-	err := m.Stop(ctx)
-	if impatient.Err() != nil {
-		return nil
-	}
-	return err
+// emulator is how machines of one architecture run.
+type emulator struct {
+	arch  arch.Arch
+	tools *qemu.Tools
+	accel qemu.Accel
 }
 
-// waitReady waits until the node is Ready and all pods run, or the machine fails.
-// pending is told what is missing.
-func (a *app) waitReady(ctx context.Context, m *qemu.Machine, admin secret.Value, port int, node string, pending func(string)) (cluster.State, error) {
-	client, _, err := cluster.Client(admin, port)
+// emulators finds a QEMU for each node's profile.
+func (a *app) emulators(ctx context.Context, report *progress.Reporter, nodes []spec.Node) (map[string]emulator, error) {
+	store, err := cache.Open(a.cacheDir)
 	if err != nil {
-		return cluster.State{}, err
+		return nil, err
 	}
-	limit := m.Scale(bootTimeout)
-	wait, cancel := context.WithTimeoutCause(m.Context(), limit, fmt.Errorf("not Ready within %s", limit))
-	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
-	state, err := cluster.WaitReady(wait, client, pending, node)
-	if ctx.Err() != nil {
-		return state, ctx.Err()
+	store.Log = report.Log
+	report.Step("QEMU")
+	byProfile, byArch := map[string]emulator{}, map[string]emulator{}
+	for _, n := range nodes {
+		p, err := profiles.Load(n.Profile)
+		if err != nil {
+			return nil, err
+		}
+		e, ok := byArch[p.Arch]
+		if !ok {
+			if e.arch, err = arch.Get(p.Arch); err != nil {
+				return nil, err
+			}
+			if e.tools, err = qemu.Find(ctx, e.arch, hosttools.Options{Cache: store, Mirror: a.mirror, Now: time.Now(), Log: report.Log}); err != nil {
+				return nil, err
+			}
+			e.accel = qemu.ProbeAccel(ctx, e.tools, e.arch)
+			byArch[p.Arch] = e
+		}
+		byProfile[n.Profile] = e
 	}
-	return state, err
-}
-
-func writeKubeconfig(path string, admin secret.Value, port int) error {
-	kc, err := cluster.Kubeconfig(admin, port)
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteFile(path, kc.Reveal(), 0o600)
-}
-
-// reportBoot prints the result: what runs, and how long the build's and the boot's
-// steps took.
-func (a *app) reportBoot(report *progress.Reporter, state cluster.State, node, kubeconfig, out string, boot []build.StepTime) error {
-	if a.json {
-		return a.printJSON(map[string]any{"node": node, "kubeconfig": kubeconfig, "steps": boot})
-	}
-	var steps []build.StepTime
-	b, err := os.ReadFile(filepath.Join(out, build.TimesFile))
-	if err == nil {
-		err = json.Unmarshal(b, &steps)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		report.Notef("times of the build: %v", err)
-	}
-	fmt.Fprintf(a.Out, "\n%s\n", state.Table())
-	w := tabwriter.NewWriter(a.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STEP\tSECONDS")
-	for _, s := range steps {
-		fmt.Fprintf(w, "build: %s\t%.1f\n", s.Name, s.Seconds)
-	}
-	for _, s := range boot {
-		fmt.Fprintf(w, "boot: %s\t%.1f\n", s.Name, s.Seconds)
-	}
-	return w.Flush()
+	report.End(nil)
+	return byProfile, ctx.Err()
 }

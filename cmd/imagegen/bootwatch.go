@@ -31,7 +31,7 @@ var (
 	setUpLine = regexp.MustCompile(`firstboot\[\d+\]: node \S+ is set up`)
 )
 
-// bootSteps is what bootWatch tells of; *progress.Reporter is it.
+// bootSteps is what bootWatch tells of; *progress.Lane is it.
 type bootSteps interface {
 	Step(name string)
 	Log(line string)
@@ -93,13 +93,15 @@ func (w *bootWatch) line(line string) {
 }
 
 // Pending is told what the cluster still lacks. That is news only when the node is
-// done with its own part.
-func (w *bootWatch) Pending(missing string) {
+// done with its own part; it reports whether it was.
+func (w *bootWatch) Pending(missing string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.parts[len(w.parts)-1].name == podsStep {
-		w.steps.Log(missing)
+	if w.parts[len(w.parts)-1].name != podsStep {
+		return false
 	}
+	w.steps.Log(missing)
+	return true
 }
 
 func (w *bootWatch) begin(name string) {

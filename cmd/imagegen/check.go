@@ -9,7 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-os/kiln/images/format"
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/patches"
 	"github.com/kiln-os/kiln/internal/release"
 	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
@@ -17,14 +20,18 @@ import (
 	"github.com/kiln-os/kiln/profiles"
 )
 
+// defaultClusterFile is what imagegen init writes.
+const defaultClusterFile = "cluster.yaml"
+
 func (a *app) checkCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Print everything that is wrong with a cluster file",
 		Long: `Print everything that is wrong with a cluster file, with kubeadm's documents and the
 Butane snippets in it, and with the files that it names: each mistake with its line
 and column, and what would be right. Nothing is built and nothing is written.`,
-		Example:           "  imagegen check cluster.yaml",
+		Example: `  imagegen check cluster.yaml
+  imagegen check cluster.yaml --json   # for programs: each mistake is an event`,
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -32,10 +39,23 @@ and column, and what would be right. Nothing is built and nothing is written.`,
 			if err != nil {
 				return err
 			}
+			if a.json {
+				return a.printJSON(checked{args[0], c.Name, c.KubernetesVersion, len(c.Nodes)})
+			}
 			fmt.Fprintf(a.Out, "%s: cluster %q, %d node(s), Kubernetes %s: no mistakes\n", args[0], c.Name, len(c.Nodes), c.KubernetesVersion)
 			return nil
 		},
 	}
+	a.jsonFlag(c)
+	return c
+}
+
+// checked is a cluster file without mistakes.
+type checked struct {
+	File       string `json:"file"`
+	Cluster    string `json:"cluster"`
+	Kubernetes string `json:"kubernetes"`
+	Nodes      int    `json:"nodes"`
 }
 
 // load reads a cluster file, and the payload manifest that it names, and prints their
@@ -49,7 +69,7 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		return nil, nil, err
 	}
 	var manifest *release.Manifest
-	known := spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}}
+	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Versions: []string{payload.KubernetesVersion}}
 	known.Release = func(name string) (string, diag.List) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(file), name)
@@ -60,6 +80,12 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		}
 		manifest = m
 		return m.Kubernetes(), nil
+	}
+	known.Patches = func(dir string) ([]bootplan.Patch, []error) {
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(filepath.Dir(file), dir)
+		}
+		return patches.ReadDir(dir)
 	}
 	c, mistakes := spec.Parse(file, data, known)
 	if manifest != nil {

@@ -26,7 +26,7 @@ func (a *app) initCommand() *cobra.Command {
 		},
 		ValidArgsFunction: clusterFile,
 		RunE: func(_ *cobra.Command, args []string) error {
-			name := "cluster.yaml"
+			name := defaultClusterFile
 			if len(args) == 1 {
 				name = args[0]
 			}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,7 +33,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "events": cmdEvents, "release": cmdRelease},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage},
 	})
 }
 
@@ -41,6 +44,15 @@ func cmdBase(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: base CACHE OUT")
 	}
 	ts.Check(buildtest.Prepare(ts.MkAbs(args[0]), ts.MkAbs(args[1]), 1))
+}
+
+// cmdDisk is the script command `disk FILE`: a file in the place of a disk of 8 GiB.
+func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: disk FILE")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), nil, 0o600))
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), 8<<30))
 }
 
 // cmdRelease is the script command `release FILE`: it serves a small release until the
@@ -80,4 +92,38 @@ func cmdEvents(ts *testscript.TestScript, neg bool, args []string) {
 	if want := ts.ReadFile(args[0]); got.String() != want {
 		ts.Fatalf("events:\n%swant:\n%s", got.String(), want)
 	}
+}
+
+// cmdDamage is the script command `damage FILE PLACE`: it changes the byte at an
+// offset, or at the first one of a text.
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: damage FILE PLACE")
+	}
+	b := []byte(ts.ReadFile(args[0]))
+	at, err := strconv.Atoi(args[1])
+	if err != nil {
+		at = bytes.Index(b, []byte(args[1]))
+	}
+	if at < 0 || at >= len(b) {
+		ts.Fatalf("%s has no %s", args[0], args[1])
+	}
+	b[at] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
+// cmdBaseImage is the script command `base-image CACHE FILE`: it copies the base image
+// in the cache.
+func cmdBaseImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: base-image CACHE FILE")
+	}
+	found, err := filepath.Glob(ts.MkAbs(args[0]) + "/bases/*/disk.img")
+	ts.Check(err)
+	if len(found) != 1 {
+		ts.Fatalf("%d base images: %v", len(found), found)
+	}
+	b, err := os.ReadFile(found[0])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }

@@ -144,13 +144,22 @@ func ReadLock(path string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
+	l, err := ParseLock(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return l, nil
+}
+
+// ParseLock reads what Marshal rendered, strictly.
+func ParseLock(b []byte) (*Lock, error) {
 	var l Lock
 	if err := yaml.UnmarshalStrict(b, &l); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	for _, p := range l.Packages {
 		if p.Name == "" || p.Filename == "" || len(p.SHA256) != 64 || p.Size <= 0 {
-			return nil, fmt.Errorf("%s: package %q lacks a name, file name, size or SHA-256", path, p.Name)
+			return nil, fmt.Errorf("package %q lacks a name, file name, size or SHA-256", p.Name)
 		}
 	}
 	return &l, nil

@@ -52,3 +52,26 @@ func TestLocked(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseLock reads lock files of unknown origin, such as those in images.
+func FuzzParseLock(f *testing.F) {
+	l := &Lock{Suite: "trixie", Arch: "amd64", Components: []string{"main"}, Packages: []LockedPackage{{"hello", "1", "amd64", "pool/h.deb", 5, strings.Repeat("0", 64)}}}
+	b, err := l.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := ParseLock(b)
+		if err != nil {
+			return
+		}
+		again, err := l.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseLock(again); err != nil {
+			t.Errorf("what was read cannot be read again: %v", err)
+		}
+	})
+}

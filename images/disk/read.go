@@ -17,6 +17,7 @@ var ErrNoTable = errors.New("no GUID partition table")
 
 // Table is the partition table of an image or disk.
 type Table struct {
+	GUID       uuid.UUID
 	Size       int64 // of the disk, in bytes
 	Partitions []Placed
 	// Damaged says that only the backup at the disk's end is valid.
@@ -44,7 +45,11 @@ func Read(f *os.File) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoTable, err)
 	}
-	out := &Table{Size: size, Damaged: t.RecoveredFromBackup, table: t}
+	guid, err := uuid.Parse(t.GUID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoTable, err)
+	}
+	out := &Table{GUID: guid, Size: size, Damaged: t.RecoveredFromBackup, table: t}
 	for _, p := range t.Partitions {
 		if p.Start > p.End || p.End >= uint64(size/sector) {
 			return nil, fmt.Errorf("%w: partition %q ends behind the disk", ErrNoTable, p.Name)

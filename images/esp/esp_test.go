@@ -119,3 +119,37 @@ func TestRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestOpen reads files where they lie, in folders of any depth.
+func TestOpen(t *testing.T) {
+	const offset = 1 << 20
+	f, err := os.Open(write(t, 40<<20, offset))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	v, err := Open(f, offset, 40<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("kernel "), 500_000)
+	got, found, err := v.Open("efi/Linux")
+	if err != nil || !found || len(got) != 1 || got["kiln.efi"].Size() != int64(len(want)) {
+		t.Fatalf("%v, %v, %v", got, found, err)
+	}
+	if b, err := io.ReadAll(got["kiln.efi"]); err != nil || !bytes.Equal(b, want) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	part := make([]byte, 10_000)
+	if _, err := got["kiln.efi"].ReadAt(part, 4095); err != nil || !bytes.Equal(part, want[4095:][:len(part)]) {
+		t.Errorf("in the middle: %v", err)
+	}
+	if n, err := got["kiln.efi"].ReadAt(part, int64(len(want))-9); n != 9 || err != io.EOF {
+		t.Errorf("at the end: %d bytes, %v", n, err)
+	}
+	for _, folder := range []string{"", "Linux", "EFI/Linux/kiln.efi", "EFI/nothing"} {
+		if _, found, err := v.Open(folder); found || err != nil {
+			t.Errorf("%q: %v, %v", folder, found, err)
+		}
+	}
+}

@@ -129,8 +129,7 @@ type item struct {
 }
 
 // walk reads all folders. It returns the clusters that are part of a file or
-// folder, and what is in the folder with the given name below the root, which is
-// nil if there is none.
+// folder, and what is in the folder with the given path, which is nil if there is none.
 func (v *Volume) walk(name string) (used []bool, folder *item, items []item, err error) {
 	used = make([]bool, len(v.fat))
 	var descend func(first uint32, path string, depth int) error
@@ -146,7 +145,7 @@ func (v *Volume) walk(name string) (used []bool, folder *item, items []item, err
 		if err != nil {
 			return err
 		}
-		wanted := depth == 1 && strings.EqualFold(path, "/"+name)
+		wanted := depth > 0 && strings.EqualFold(path, "/"+name)
 		if wanted {
 			folder = &item{name: name, dir: true, chain: chain}
 		}

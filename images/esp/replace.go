@@ -18,33 +18,63 @@ func (e *NoSpaceError) Error() string {
 // maxRead is the size of the largest file that Read returns.
 const maxRead = 16 << 20
 
-// Read returns the files of a folder below the root by name. Without such a folder
-// found is false.
+// Read returns the files of a folder by name. Without such a folder found is false.
 func (v *Volume) Read(folder string) (files map[string][]byte, found bool, err error) {
+	opened, found, err := v.Open(folder)
+	if err != nil || !found {
+		return nil, false, err
+	}
+	files = map[string][]byte{}
+	for name, f := range opened {
+		if f.Size() > maxRead {
+			return nil, false, wrap(fmt.Errorf("%s/%s has %d bytes; at most %d are read", folder, name, f.Size(), maxRead))
+		}
+		b := make([]byte, f.Size())
+		if n, err := f.ReadAt(b, 0); n < len(b) {
+			return nil, false, wrap(err)
+		}
+		files[name] = b
+	}
+	return files, true, nil
+}
+
+// Open returns the files of a folder by name, to be read where they lie. Without such
+// a folder found is false.
+func (v *Volume) Open(folder string) (files map[string]*io.SectionReader, found bool, err error) {
 	_, dir, items, err := v.walk(folder)
 	if err != nil || dir == nil {
 		return nil, false, wrap(err)
 	}
-	files = map[string][]byte{}
+	files = map[string]*io.SectionReader{}
 	for _, i := range items {
-		if i.dir {
-			continue
+		if !i.dir {
+			files[i.name] = io.NewSectionReader(chained{v, i.chain}, 0, i.size)
 		}
-		if i.size > maxRead {
-			return nil, false, wrap(fmt.Errorf("%s/%s has %d bytes; at most %d are read", folder, i.name, i.size, maxRead))
-		}
-		b := make([]byte, (i.size+v.perCluster-1)/v.perCluster*v.perCluster)
-		for n, c := range i.chain {
-			if int64(n+1)*v.perCluster > int64(len(b)) {
-				break // more clusters than the size needs
-			}
-			if err := v.read(b[int64(n)*v.perCluster:int64(n+1)*v.perCluster], v.position(c)); err != nil {
-				return nil, false, wrap(err)
-			}
-		}
-		files[i.name] = b[:i.size]
 	}
 	return files, true, nil
+}
+
+// chained reads a chain of clusters.
+type chained struct {
+	v     *Volume
+	chain []uint32
+}
+
+// ReadAt implements io.ReaderAt.
+func (c chained) ReadAt(p []byte, off int64) (done int, err error) {
+	for done < len(p) {
+		n, in := off/c.v.perCluster, off%c.v.perCluster
+		if off < 0 || n >= int64(len(c.chain)) {
+			return done, io.EOF
+		}
+		part := p[done:min(int64(len(p)), int64(done)+c.v.perCluster-in)]
+		if err := c.v.read(part, c.v.position(c.chain[n])+in); err != nil {
+			return done, err
+		}
+		done += len(part)
+		off += int64(len(part))
+	}
+	return done, nil
 }
 
 // Replace makes files, whose paths are plain names, what is in a folder below the

@@ -53,6 +53,7 @@ func relative(from, to string) string {
 // Seal strips a configured tree, moves /etc to Factory and returns the tree of
 // the /usr filesystem (paths relative to /usr).
 func Seal(configured *tree.Tree) (*tree.Tree, error) {
+	keepKernelConfig(configured)
 	strip(configured)
 	usr := tree.New()
 	return usr, configured.Walk(func(p string, e *tree.Entry) error {
@@ -70,6 +71,17 @@ func Seal(configured *tree.Tree) (*tree.Tree, error) {
 		}
 		return nil
 	})
+}
+
+// keepKernelConfig moves the kernel's configuration to where kubeadm's preflight and
+// other checks of a machine look for it besides /boot, which a node has not mounted.
+func keepKernelConfig(t *tree.Tree) {
+	const from = "boot/config-"
+	for _, p := range t.Paths() {
+		if version, ok := strings.CutPrefix(p, from); ok {
+			t.Set("usr/lib/modules/"+version+"/config", t.Get(p))
+		}
+	}
 }
 
 // osRelease names the image in os-release(5), on top of Debian's own lines.

@@ -1,6 +1,7 @@
 package osbase
 
 import (
+	"path"
 	"strings"
 	"testing"
 
@@ -28,8 +29,11 @@ func packages() *tree.Tree {
 	t.AddFile("usr/share/doc/x/copyright", 0o644, []byte("long"))
 	t.AddFile("usr/lib/systemd/system/ldconfig.service", 0o644, []byte("[Unit]\n"))
 	t.AddSymlink("usr/lib/systemd/system/sysinit.target.wants/ldconfig.service", "../ldconfig.service")
+	t.AddFile("usr/lib/arm-linux-gnueabihf/perl/5.40.1/POSIX.pm", 0o644, []byte("module"))
+	t.AddFile("usr/lib/arm-linux-gnueabihf/libperl.so.5.40", 0o644, []byte("library"))
 	t.AddFile("usr/lib/modules/6.12.1/modules.order", 0o644, nil)
 	t.AddFile("boot/vmlinuz-6.12.1", 0o644, []byte("kernel"))
+	t.AddFile("boot/config-6.12.1", 0o644, []byte("CONFIG_CGROUPS=y\n"))
 	t.AddDir("var/lib/x", 0o755)
 	return t
 }
@@ -104,12 +108,12 @@ func TestSeal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{"share/factory/etc/passwd", "bin/kubelet", "lib/systemd/system/firstboot.service", "lib/systemd/system/ldconfig.service"} {
+	for _, p := range []string{"share/factory/etc/passwd", "lib/modules/6.12.1/config", "lib/arm-linux-gnueabihf/libperl.so.5.40", "bin/kubelet", "lib/systemd/system/firstboot.service", "lib/systemd/system/ldconfig.service"} {
 		if usr.Get(p) == nil {
 			t.Errorf("no %s in /usr", p)
 		}
 	}
-	for _, p := range []string{"share/doc", "lib/systemd/system/sysinit.target.wants/ldconfig.service", "etc", "boot"} {
+	for _, p := range []string{"share/doc", "lib/arm-linux-gnueabihf/perl", "lib/arm-linux-gnueabihf/perl/5.40.1/POSIX.pm", "lib/systemd/system/sysinit.target.wants/ldconfig.service", "etc", "boot"} {
 		if usr.Get(p) != nil {
 			t.Errorf("%s is still in /usr", p)
 		}
@@ -118,6 +122,14 @@ func TestSeal(t *testing.T) {
 	other.AddFile("weird/place", 0o644, nil)
 	if _, err := Seal(other); err == nil || !strings.Contains(err.Error(), "weird") {
 		t.Errorf("a path outside of /usr and /etc: %v", err)
+	}
+}
+
+func TestPatternsAreWellFormed(t *testing.T) {
+	for _, p := range droppedPatterns {
+		if _, err := path.Match(p, "usr"); err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
 	}
 }
 

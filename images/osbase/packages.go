@@ -19,6 +19,8 @@ var Packages = []string{
 	"mount", "e2fsprogs", "dosfstools", "fdisk", "gdisk", "cryptsetup-bin", "dmsetup", "libcryptsetup12",
 	// Network: what kube-proxy, flannel and the CNI plugins call, and an operator's first tools.
 	"iproute2", "iputils-ping", "nftables", "iptables", "ethtool", "conntrack", "netbase",
+	// The virtual IP address of clusters that have one, and what asks the API server for it.
+	"keepalived", "openssl",
 	// Containers.
 	"runc", "ca-certificates",
 	// The configuration of the first boot.
@@ -36,6 +38,9 @@ var Excluded = []string{
 	"klibc-utils", "libklibc", "libdebconfclient0", "libtext-charwidth-perl", "libtext-wrapi18n-perl",
 	"linux-base", "linux-initramfs-tool", "lsb-base", "perl", "perl-base", "runit-helper",
 	"sensible-utils", "sysvinit-utils", "ucf", "bsdutils", "ncurses-bin", "ncurses-base", "diffutils",
+	// keepalived's SNMP agent, which is off, is linked with libsnmp, and that with Perl's
+	// library: these are their data, and libraries of modules that nothing loads.
+	"libsnmp-base", "libsensors-config", "pci.ids", "perl-modules-5.40", "libgdbm6t64", "libgdbm-compat4t64",
 }
 
 // Preferred decides which package meets a virtual dependency.

@@ -36,13 +36,23 @@ var dropped = []string{
 	"boot", "usr/lib/systemd/boot",
 	// Hardware names for lsusb and friends: 9 MB, and a minute of compiling on a slow board.
 	"usr/lib/udev/hwdb.d", "usr/lib/systemd/catalog",
+	// What keepalived's libraries bring for SNMP, D-Bus and modules of Perl, and its example.
+	"usr/share/perl", "usr/share/snmp", "usr/share/glib-2.0", "usr/share/gettext", "usr/share/misc/pci.ids", "etc/keepalived/keepalived.conf.sample",
 	// Old and exotic.
-	"usr/lib/x86_64-linux-gnu/gconv", "usr/share/zoneinfo/right", "usr/share/zoneinfo/posix",
+	"usr/share/zoneinfo/right", "usr/share/zoneinfo/posix",
 	"usr/share/polkit-1", "usr/share/pkgconfig", "usr/lib/pkgconfig", "usr/share/ca-certificates-java",
 	"usr/lib/pcrlock.d", "usr/include", "usr/games", "usr/share/games", "usr/local", "usr/src",
 	// The node's own folders; they are made at boot.
 	"var", "dev", "proc", "sys", "run", "tmp", "home", "root", "mnt", "media", "opt", "srv",
 	"bin", "sbin", "lib", "lib64",
+}
+
+// droppedPatterns are paths with names that depend on architecture or version, see
+// path.Match: exotic character sets, and what else comes with the libraries that
+// keepalived is linked with.
+var droppedPatterns = []string{
+	"usr/lib/*-linux-gnu*/gconv", "usr/lib/*-linux-gnu*/glib-2.0", "usr/lib/*-linux-gnu*/libsnmp.so.*",
+	"usr/lib/*-linux-gnu*/perl", "usr/bin/perl5*", "usr/bin/cpan5*",
 }
 
 // droppedUnits would do nothing on a node but take time at its first boot: caches
@@ -70,6 +80,11 @@ func strip(t *tree.Tree) {
 	}
 	for _, p := range t.Paths() {
 		dir, name := path.Split(p)
+		for _, pattern := range droppedPatterns {
+			if ok, _ := path.Match(pattern, p); ok { // a test holds them to be well-formed
+				t.Delete(p)
+			}
+		}
 		if gone[name] && (strings.Contains(dir, ".wants/") || strings.Contains(dir, ".requires/")) {
 			t.Delete(p)
 		}

@@ -41,7 +41,7 @@ func Build(stub []byte, s Sections) ([]byte, error) {
 	if len(s.Linux) == 0 {
 		return nil, errors.New("uki: no kernel")
 	}
-	h, err := parse(stub)
+	h, err := parse(stub, int64(len(stub)))
 	if err != nil {
 		return nil, fmt.Errorf("uki: stub: %w", err)
 	}
@@ -76,8 +76,9 @@ type headers struct {
 	sections    []section
 }
 
-// parse reads the headers itself: debug/pe refuses the machine type of 32-bit arm.
-func parse(b []byte) (headers, error) {
+// parse reads the headers, which are in b, of a file of size bytes. It does so itself:
+// debug/pe refuses the machine type of 32-bit arm.
+func parse(b []byte, size int64) (headers, error) {
 	var h headers
 	le := binary.LittleEndian
 	if len(b) < 64 || b[0] != 'M' || b[1] != 'Z' {
@@ -112,7 +113,7 @@ func parse(b []byte) (headers, error) {
 			name: string(e[:n]), virtualSize: le.Uint32(e[8:]), virtualAddr: le.Uint32(e[12:]),
 			rawSize: le.Uint32(e[16:]), rawOffset: le.Uint32(e[20:]), headerAt: at,
 		}
-		if uint64(s.rawOffset)+uint64(s.rawSize) > uint64(len(b)) {
+		if int64(s.rawOffset)+int64(s.rawSize) > size {
 			return h, fmt.Errorf("section %q ends past the end of the file", s.name)
 		}
 		if s.rawSize > 0 && int64(s.rawOffset) < int64(h.table+count*sectionSize) {
@@ -190,25 +191,60 @@ func (h headers) append(stub []byte, add []section) ([]byte, error) {
 
 // Read returns the sections of an image that Build, ukify(1) or systemd's tools made.
 func Read(r io.ReaderAt, size int64) (Sections, error) {
-	var s Sections
 	if size > 1<<32 {
-		return s, errors.New("uki: larger than 4 GiB")
+		return Sections{}, errors.New("uki: larger than 4 GiB")
 	}
 	b, err := io.ReadAll(io.NewSectionReader(r, 0, size))
 	if err != nil {
-		return s, err
+		return Sections{}, err
 	}
-	h, err := parse(b)
+	return sectionsOf(b, size, func(x section) ([]byte, error) { return b[x.rawOffset:][:min(x.virtualSize, x.rawSize)], nil })
+}
+
+// Limits of ReadText: a kernel takes no longer command line, and the headers are in
+// the first few KiB.
+const maxHead, maxText = 64 << 10, 64 << 10
+
+// ReadText returns the sections that are text, and of the others nothing: kernel and
+// initramfs are most of an image, which may lie on a slow card.
+func ReadText(r io.ReaderAt, size int64) (Sections, error) {
+	head := make([]byte, max(0, min(size, maxHead)))
+	if n, err := r.ReadAt(head, 0); n < len(head) {
+		return Sections{}, fmt.Errorf("uki: %w", err)
+	}
+	return sectionsOf(head, size, func(x section) ([]byte, error) {
+		if x.name == ".initrd" || x.name == ".linux" {
+			return nil, nil
+		}
+		b := make([]byte, min(x.virtualSize, x.rawSize))
+		if len(b) > maxText {
+			return nil, fmt.Errorf("uki: section %s has %d bytes; at most %d are read", x.name, len(b), maxText)
+		}
+		if n, err := r.ReadAt(b, int64(x.rawOffset)); n < len(b) {
+			return nil, fmt.Errorf("uki: section %s: %w", x.name, err)
+		}
+		return b, nil
+	})
+}
+
+// sectionsOf returns the sections of an image of the given size that begins with head.
+func sectionsOf(head []byte, size int64, content func(section) ([]byte, error)) (Sections, error) {
+	var s Sections
+	h, err := parse(head, size)
 	if err != nil {
 		return s, fmt.Errorf("uki: %w", err)
 	}
 	into := map[string]*[]byte{".osrel": &s.OSRel, ".cmdline": &s.Cmdline, ".uname": &s.Uname, ".initrd": &s.Initrd, ".linux": &s.Linux}
+	linux := false
 	for _, x := range h.sections {
 		if p := into[x.name]; p != nil {
-			*p = b[x.rawOffset:][:min(x.virtualSize, x.rawSize)]
+			if *p, err = content(x); err != nil {
+				return Sections{}, err
+			}
+			linux = linux || x.name == ".linux" && x.rawSize > 0
 		}
 	}
-	if len(s.Linux) == 0 {
+	if !linux {
 		return s, errors.New("uki: no .linux section; it is a plain EFI program")
 	}
 	return s, nil

@@ -4,40 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"debug/pe"
-	"encoding/binary"
 	"encoding/hex"
 	"testing"
+
+	"github.com/kiln-os/kiln/images/uki/ukitest"
 )
 
-// stub is a small PE32+ file with one section and little room behind the section table.
-func stub() []byte {
-	b := make([]byte, 1024)
-	le := binary.LittleEndian
-	copy(b, "MZ")
-	le.PutUint32(b[60:], 64)
-	copy(b[64:], "PE\x00\x00")
-	c := b[68:]
-	le.PutUint16(c, 0x8664)
-	le.PutUint16(c[2:], 1)
-	le.PutUint32(c[8:], 0x1234) // a symbol table that must go
-	le.PutUint16(c[16:], 240)
-	o := c[20:]
-	le.PutUint16(o, 0x20b)
-	le.PutUint32(o[32:], 512)
-	le.PutUint32(o[36:], 512)
-	le.PutUint32(o[56:], 0x3000)
-	le.PutUint32(o[60:], 512)
-	le.PutUint32(o[64:], 99)
-	le.PutUint32(o[108:], 16)
-	s := o[240:]
-	copy(s, ".text")
-	le.PutUint32(s[8:], 100)
-	le.PutUint32(s[12:], 0x2000)
-	le.PutUint32(s[16:], 512)
-	le.PutUint32(s[20:], 512)
-	copy(b[512:], "stub code")
-	return b
-}
+func stub() []byte { return ukitest.Stub() }
 
 func parts() Sections {
 	return Sections{
@@ -108,6 +81,10 @@ func TestBuild(t *testing.T) {
 	if err != nil || !bytes.Equal(got.Initrd, parts().Initrd) || string(got.Cmdline) != "quiet" {
 		t.Errorf("read back: %v", err)
 	}
+	text, err := ReadText(bytes.NewReader(img), int64(len(img)))
+	if err != nil || string(text.Cmdline) != "quiet" || string(text.OSRel) != "ID=kiln\n" || string(text.Uname) != "6.12" || text.Linux != nil || text.Initrd != nil {
+		t.Errorf("text read back: %q, %v", text.Cmdline, err)
+	}
 }
 
 func TestBuildRefuses(t *testing.T) {
@@ -122,6 +99,17 @@ func TestBuildRefuses(t *testing.T) {
 	if _, err := Read(bytes.NewReader(stub()), 1024); err == nil {
 		t.Error("a stub is taken for an image")
 	}
+	long := parts()
+	long.Cmdline = make([]byte, maxText+1)
+	img, err := Build(stub(), long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"a stub": stub(), "nothing": nil, "a long command line": img} {
+		if _, err := ReadText(bytes.NewReader(b), int64(len(b))); err == nil {
+			t.Errorf("text of %s is read", name)
+		}
+	}
 }
 
 func FuzzRead(f *testing.F) {
@@ -131,8 +119,12 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(img)
 	f.Add(stub())
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = Read(bytes.NewReader(b), int64(len(b)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, err := Read(bytes.NewReader(b), int64(len(b)))
+		text, textErr := ReadText(bytes.NewReader(b), int64(len(b)))
+		if err == nil && textErr == nil && !bytes.Equal(all.Cmdline, text.Cmdline) {
+			t.Errorf("command line %q, and %q as text", all.Cmdline, text.Cmdline)
+		}
 		_, _ = Build(b, parts())
 	})
 }

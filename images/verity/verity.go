@@ -69,21 +69,47 @@ func Write(ctx context.Context, data io.ReaderAt, size int64, salt [32]byte, id 
 	return root, nil
 }
 
+// superblockLen is how much of the first hash block has a meaning.
+const superblockLen = 512
+
+// readSuperblock reads the first bytes of a hash area and returns the size of the
+// data and the salt.
+func readSuperblock(hashes io.ReaderAt) (dataSize int64, salt [32]byte, err error) {
+	b := make([]byte, superblockLen)
+	if n, err := hashes.ReadAt(b, 0); n < len(b) {
+		return 0, salt, fmt.Errorf("verity superblock: %w", err)
+	}
+	le := binary.LittleEndian
+	blocks := le.Uint64(b[72:])
+	switch {
+	case !bytes.Equal(b[:8], []byte("verity\x00\x00")):
+		return 0, salt, errors.New("verity: no superblock")
+	case le.Uint32(b[8:]) != 1 || le.Uint32(b[12:]) != 1 || !bytes.Equal(bytes.TrimRight(b[32:64], "\x00"), []byte("sha256")) ||
+		le.Uint32(b[64:]) != BlockSize || le.Uint32(b[68:]) != BlockSize || int(le.Uint16(b[80:])) != len(salt):
+		return 0, salt, errors.New("verity: the superblock is not of version 1, hash type 1, SHA-256, blocks of 4096 and a salt of 32 bytes")
+	case blocks == 0 || blocks > 1<<40:
+		return 0, salt, fmt.Errorf("verity: the superblock covers %d blocks", blocks)
+	}
+	copy(salt[:], b[88:])
+	return int64(blocks) * BlockSize, salt, nil
+}
+
+// DataSize returns how many bytes of data a hash area covers, as its superblock says.
+func DataSize(hashes io.ReaderAt) (int64, error) {
+	n, _, err := readSuperblock(hashes)
+	return n, err
+}
+
 // Verify computes the tree anew and compares it with hashes, an area that Write
 // made, and with root. The error says whether the data or the area differs.
 func Verify(ctx context.Context, data io.ReaderAt, size int64, hashes io.ReaderAt, root [32]byte) error {
-	head := make([]byte, 512)
-	if _, err := hashes.ReadAt(head, 0); err != nil {
-		return fmt.Errorf("verity superblock: %w", err)
+	covered, salt, err := readSuperblock(hashes)
+	if err != nil {
+		return err
 	}
-	if !bytes.Equal(head[:8], []byte("verity\x00\x00")) {
-		return errors.New("verity: no superblock")
+	if covered != size {
+		return fmt.Errorf("verity: the superblock covers %d blocks, the data has %d bytes", covered/BlockSize, size)
 	}
-	if n := binary.LittleEndian.Uint64(head[72:]); size%BlockSize != 0 || n != uint64(size/BlockSize) {
-		return fmt.Errorf("verity: the superblock covers %d blocks, the data has %d bytes", n, size)
-	}
-	var salt [32]byte
-	copy(salt[:], head[88:])
 	tree, got, err := hashTree(ctx, data, size, salt)
 	if err != nil {
 		return err

@@ -118,3 +118,19 @@ func TestWriteRefusesOddSizesAndStops(t *testing.T) {
 		t.Error("data that ends early is accepted")
 	}
 }
+
+// FuzzSuperblock reads hash areas of unknown origin.
+func FuzzSuperblock(f *testing.F) {
+	f.Add(superblock(3, [32]byte{1}, uuid.UUID{2})[:superblockLen])
+	f.Add([]byte("verity"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := DataSize(bytes.NewReader(b))
+		if err == nil && (n <= 0 || n%BlockSize != 0) {
+			t.Errorf("%d bytes of data", n)
+		}
+		data := make([]byte, 3*BlockSize)
+		if Verify(t.Context(), bytes.NewReader(data), int64(len(data)), bytes.NewReader(b), [32]byte{}) == nil {
+			t.Error("it is taken for the tree of other data")
+		}
+	})
+}

@@ -137,7 +137,7 @@ func configMap(t *testing.T, client kubernetes.Interface, namespace, name string
 func checkKubeadmConfig(t *testing.T, c *Cluster, client kubernetes.Interface) {
 	cm := configMap(t, client, "kube-system", "kubeadm-config")
 	cfg := kubeadmconfig.ForCluster(c.Config)
-	want, err := cfg.Marshal()
+	want, err := kubeadmconfig.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

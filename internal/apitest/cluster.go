@@ -53,6 +53,7 @@ type Cluster struct {
 	Report phase.Report
 
 	etcd, kubernetes string // programs
+	secrets          string // folder of the cluster's authority
 	kubelet          atomic.Bool
 }
 
@@ -60,11 +61,17 @@ type Cluster struct {
 // be made another one.
 func New(t *testing.T, change func(*bootplan.Plan)) *Cluster {
 	t.Helper()
+	return NewAt(t, randomLoopback(t), change)
+}
+
+// NewAt is New with the address at which everything listens.
+func NewAt(t *testing.T, addr string, change func(*bootplan.Plan)) *Cluster {
+	t.Helper()
 	c := &Cluster{Paths: host.Paths{Root: t.TempDir()}, Report: phase.NewPrinter(logWriter{t})}
 	c.findPrograms(t)
-	c.Config = Config(randomLoopback(t))
-	secrets := filepath.Join(t.TempDir(), "secrets")
-	authority, err := pki.LoadOrCreate(secrets, pki.Options{
+	c.Config = Config(addr)
+	c.secrets = filepath.Join(t.TempDir(), "secrets")
+	authority, err := pki.LoadOrCreate(c.secrets, pki.Options{
 		Algorithm: pki.Algorithm(c.Config.Plan.Cluster.EncryptionAlgorithm), ClusterName: c.Config.Plan.Cluster.Name,
 		Endpoint: c.Config.LocalAPIEndpoint(), TokenTTL: time.Hour, Now: time.Now(),
 	})
@@ -75,7 +82,7 @@ func New(t *testing.T, change func(*bootplan.Plan)) *Cluster {
 	if change != nil {
 		change(&c.Config.Plan)
 	}
-	c.installAuthority(t, secrets)
+	c.installAuthority(t)
 	for _, run := range []func(context.Context, nodeconfig.Config, host.Paths, phase.Report) error{certs.Run, kubeconfig.Run} {
 		if err := run(t.Context(), c.Config, c.Paths, c.Report); err != nil {
 			t.Fatal(err)
@@ -139,12 +146,12 @@ func randomLoopback(t *testing.T) string {
 }
 
 // installAuthority puts the cluster's CAs and keys where Ignition puts them.
-func (c *Cluster) installAuthority(t *testing.T, secrets string) {
+func (c *Cluster) installAuthority(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{
 		"ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "etcd/ca.crt", "etcd/ca.key", "sa.key", "sa.pub",
 	} {
-		data, err := os.ReadFile(filepath.Join(secrets, name))
+		data, err := os.ReadFile(filepath.Join(c.secrets, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,23 +164,29 @@ func (c *Cluster) installAuthority(t *testing.T, secrets string) {
 // healthy until StartKubelet.
 func (c *Cluster) writeKubelet(t *testing.T) {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !c.kubelet.Load() || r.URL.Path != "/healthz" {
-			http.Error(w, "kubelet is not healthy yet", http.StatusInternalServerError)
-		}
-	}))
-	t.Cleanup(s.Close)
 	kc, err := kubeletconfig.ForNode(c.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := int32(s.Listener.Addr().(*net.TCPAddr).Port)
+	port := c.serveHealth(t)
 	kc.HealthzPort = &port
 	data, err := kubeletconfig.Marshal(kc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, c.Paths.Kubelet("config.yaml"), data)
+}
+
+// serveHealth starts the server that stands for the kubelet's and returns its port.
+func (c *Cluster) serveHealth(t *testing.T) int32 {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !c.kubelet.Load() || r.URL.Path != "/healthz" {
+			http.Error(w, "kubelet is not healthy yet", http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return int32(s.Listener.Addr().(*net.TCPAddr).Port)
 }
 
 // writeManifests writes the static pods, whose components listen on the cluster's
@@ -241,9 +254,9 @@ func (c *Cluster) Start(t *testing.T, components ...string) {
 	}
 }
 
-// start runs a program until the test ends. If the test fails, the end of what
-// the program printed goes into the test's log.
-func start(t *testing.T, name string, argv []string) {
+// start runs a program until the test ends, or until stop is called. If the test
+// fails, the end of what the program printed goes into the test's log.
+func start(t *testing.T, name string, argv []string) (stop func()) {
 	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), name+".log"))
 	if err != nil {
@@ -269,9 +282,12 @@ func start(t *testing.T, name string, argv []string) {
 	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = func() {
 		_ = cmd.Process.Kill() // it may have ended already
 		<-done
+	}
+	t.Cleanup(func() {
+		stop()
 		if err := out.Close(); err != nil {
 			t.Error(err)
 		}
@@ -279,6 +295,7 @@ func start(t *testing.T, name string, argv []string) {
 			t.Logf("the end of what %s printed:\n%s", name, tail(out.Name()))
 		}
 	})
+	return stop
 }
 
 func tail(path string) string {

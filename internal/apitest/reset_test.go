@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -114,10 +112,10 @@ func TestResetControlPlane(t *testing.T) {
 // secondEtcd starts another etcd member with the cluster's keys and returns its node.
 func secondEtcd(t *testing.T, c *Cluster) *Cluster {
 	t.Helper()
-	second := &Cluster{Paths: host.Paths{Root: t.TempDir()}, Report: c.Report, etcd: c.etcd, kubernetes: c.kubernetes, Config: Config(randomLoopback(t))}
+	second := &Cluster{Paths: host.Paths{Root: t.TempDir()}, Report: c.Report, etcd: c.etcd, kubernetes: c.kubernetes, secrets: c.secrets, Config: Config(randomLoopback(t))}
 	second.Config.NodeName, second.Config.Hostname, second.Config.Plan.Node.Name = "cp2", "cp2", "cp2"
 	second.Config.Plan.Role = bootplan.RoleJoinControlPlane
-	second.installAuthority(t, c.Paths.PKI())
+	second.installAuthority(t)
 	if err := certs.Run(t.Context(), second.Config, second.Paths, c.Report); err != nil {
 		t.Fatal(err)
 	}
@@ -141,20 +139,6 @@ func secondEtcd(t *testing.T, c *Cluster) *Cluster {
 	second.Start(t, staticpod.Etcd)
 	eventually(t, time.Minute, "the second member", func() (bool, error) { return len(members(t, c)) == 2, nil })
 	return second
-}
-
-func etcdClient(t *testing.T, c *Cluster) *clientv3.Client {
-	t.Helper()
-	conf, err := reset.Node{Paths: c.Paths}.EtcdTLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"https://" + c.Config.AdvertiseAddress.String() + ":2379"}, TLS: conf, DialTimeout: 20 * time.Second, Logger: zap.NewNop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	return client
 }
 
 // members are the names of etcd's members that have started.

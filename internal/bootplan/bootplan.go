@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -38,6 +39,9 @@ const (
 	RoleJoinWorker       Role = "join-worker"
 )
 
+// Joins reports whether a node of the role joins a cluster that there is.
+func (r Role) Joins() bool { return r == RoleJoinControlPlane || r == RoleJoinWorker }
+
 // Plan is the whole document.
 type Plan struct {
 	APIVersion string  `json:"apiVersion"`
@@ -46,18 +50,25 @@ type Plan struct {
 	Cluster    Cluster `json:"cluster"`
 	Node       Node    `json:"node"`
 	Tokens     []Token `json:"-"`
+	// TokensRemoved says that firstboot took the tokens out of the plan once the node
+	// had joined.
+	TokensRemoved bool `json:"tokensRemoved,omitempty"`
 	// Discovery is how a joining node finds its cluster; nil with RoleInit.
 	Discovery *Discovery `json:"discovery,omitempty"`
 	Timeouts  Timeouts   `json:"timeouts"`
 }
 
-// Discovery is kubeadm's token discovery.
+// Discovery is how a joining node finds its cluster: by token, as kubeadm's
+// discovery.bootstrapToken, or with a Kubeconfig, as its discovery.file.
 type Discovery struct {
 	// Endpoint is the API server's host:port.
-	Endpoint string `json:"endpoint"`
+	Endpoint string `json:"endpoint,omitempty"`
 	// CACertHashes are the pins of the cluster's CA, "sha256:" and hex, one of
 	// which must match.
-	CACertHashes []string `json:"caCertHashes"`
+	CACertHashes []string `json:"caCertHashes,omitempty"`
+	// Kubeconfig names the cluster's server and usually its CA; then there are no
+	// Endpoint and pins. It may hold credentials, which are used instead of a token.
+	Kubeconfig secret.Value `json:"-"`
 }
 
 // Cluster is what all nodes share.
@@ -65,11 +76,17 @@ type Cluster struct {
 	Name              string `json:"name"`
 	KubernetesVersion string `json:"kubernetesVersion"` // "v1.37.2"
 	// ControlPlaneEndpoint is host or host:port; without a port 6443 is meant.
-	ControlPlaneEndpoint string   `json:"controlPlaneEndpoint,omitempty"`
-	PodSubnets           []string `json:"podSubnets"`     // CIDRs, one per family
-	ServiceSubnets       []string `json:"serviceSubnets"` // CIDRs, one per family
-	DNSDomain            string   `json:"dnsDomain"`
-	CertSANs             []string `json:"certSANs,omitempty"`
+	ControlPlaneEndpoint string `json:"controlPlaneEndpoint,omitempty"`
+	// VirtualIP is an address that the control planes pass among themselves; empty
+	// means none. It is never the address of the node that holds it.
+	VirtualIP      string   `json:"virtualIP,omitempty"`
+	PodSubnets     []string `json:"podSubnets"`     // CIDRs, one per family
+	ServiceSubnets []string `json:"serviceSubnets"` // CIDRs, one per family
+	DNSDomain      string   `json:"dnsDomain"`
+	CertSANs       []string `json:"certSANs,omitempty"`
+	// NotBefore is when the cluster's CA begins to be valid: no clock that is right
+	// shows an earlier time. The zero time says nothing.
+	NotBefore time.Time `json:"notBefore,omitzero"`
 	// EncryptionAlgorithm is kubeadm's name: RSA-2048, RSA-3072, RSA-4096, ECDSA-P256 or ECDSA-P384.
 	EncryptionAlgorithm string `json:"encryptionAlgorithm"`
 	// PodNetwork is the CNI that firstboot installs: "flannel" or "none".
@@ -98,6 +115,9 @@ func (c Cluster) LocalEtcd() kubeadmapi.LocalEtcd {
 	return out
 }
 
+// ExternalEtcd is the etcd that somebody else runs; nil if control planes run their own.
+func (c Cluster) ExternalEtcd() *kubeadmapi.ExternalEtcd { return c.Kubeadm.Etcd.External }
+
 // CertificateValidity is the life of certificates that are not CAs; 0 means
 // kubeadm's default.
 func (c Cluster) CertificateValidity() time.Duration {
@@ -115,6 +135,8 @@ type Node struct {
 	Labels           map[string]string `json:"labels,omitempty"`
 	// Taints: nil means the default of the role, an empty list means none.
 	Taints []Taint `json:"taints"`
+
+	NodeSettings
 }
 
 // Taint is a Kubernetes node taint.
@@ -130,8 +152,10 @@ type Token struct {
 	ID      string
 	Secret  secret.Value
 	Expires time.Time
-	// Description is what kubeadm token list shows; "" means a general one.
-	Description string
+	// Description, Usages and Groups are kubeadm's; empty ones mean the defaults of a
+	// token for nodes.
+	Description    string
+	Usages, Groups []string
 }
 
 // Timeouts bound firstboot's waiting.
@@ -141,6 +165,12 @@ type Timeouts struct {
 	ControlPlane   Duration `json:"controlPlane"`   // for the API server, controller manager and scheduler
 	KubernetesCall Duration `json:"kubernetesCall"` // for one API object to be accepted
 	NodeReady      Duration `json:"nodeReady"`
+	// Discovery is how long a joining node waits for its cluster to answer as it
+	// should, TLSBootstrap for its kubelet to get a certificate, and EtcdCall for
+	// etcd to take in a new member.
+	Discovery    Duration `json:"discovery"`
+	TLSBootstrap Duration `json:"tlsBootstrap"`
+	EtcdCall     Duration `json:"etcdCall"`
 }
 
 // Duration is a time.Duration written as Go does: "10m".
@@ -160,7 +190,8 @@ func (d *Duration) UnmarshalText(b []byte) error {
 }
 
 // DefaultTimeouts are generous: a Raspberry Pi or an emulated machine needs
-// minutes where a server needs seconds, and giving up helps nobody.
+// minutes where a server needs seconds, and giving up helps nobody. A node may be
+// switched on long before the control plane that it joins.
 func DefaultTimeouts() Timeouts {
 	return Timeouts{
 		Network:        Duration(30 * time.Minute),
@@ -168,6 +199,9 @@ func DefaultTimeouts() Timeouts {
 		ControlPlane:   Duration(30 * time.Minute),
 		KubernetesCall: Duration(10 * time.Minute),
 		NodeReady:      Duration(30 * time.Minute),
+		Discovery:      Duration(24 * time.Hour),
+		TLSBootstrap:   Duration(time.Hour),
+		EtcdCall:       Duration(30 * time.Minute),
 	}
 }
 
@@ -175,13 +209,18 @@ func DefaultTimeouts() Timeouts {
 type wire struct {
 	Plan            `json:",inline"`
 	BootstrapTokens []wireToken `json:"bootstrapTokens,omitempty"`
+	// DiscoveryKubeconfig is Plan.Discovery.Kubeconfig.
+	DiscoveryKubeconfig string `json:"discoveryKubeconfig,omitempty"`
 }
 
 type wireToken struct {
-	ID          string     `json:"id"`
-	Secret      string     `json:"secret"`
-	Expires     *time.Time `json:"expires,omitempty"`
-	Description string     `json:"description,omitempty"`
+	ID      string     `json:"id"`
+	Secret  string     `json:"secret"`
+	Expires *time.Time `json:"expires,omitempty"`
+
+	Description string   `json:"description,omitempty"`
+	Usages      []string `json:"usages,omitempty"`
+	Groups      []string `json:"groups,omitempty"`
 }
 
 // Marshal renders the plan as YAML. The result holds the token secrets: callers
@@ -193,12 +232,15 @@ func (p Plan) Marshal() ([]byte, error) {
 	}
 	w := wire{Plan: p}
 	for _, t := range p.Tokens {
-		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString(), Description: t.Description}
+		wt := wireToken{ID: t.ID, Secret: t.Secret.RevealString(), Description: t.Description, Usages: t.Usages, Groups: t.Groups}
 		if !t.Expires.IsZero() {
 			e := t.Expires.UTC()
 			wt.Expires = &e
 		}
 		w.BootstrapTokens = append(w.BootstrapTokens, wt)
+	}
+	if p.Discovery != nil {
+		w.DiscoveryKubeconfig = p.Discovery.Kubeconfig.RevealString()
 	}
 	return yaml.Marshal(w)
 }
@@ -210,15 +252,25 @@ func Parse(data []byte) (Plan, error) {
 		return Plan{}, fmt.Errorf("boot plan: %w", err)
 	}
 	p := w.Plan
+	if d := p.Discovery; d != nil && d.Endpoint == "" && len(d.CACertHashes) == 0 {
+		// The decoder makes one for the key timeouts.discovery.
+		p.Discovery = nil
+	}
 	if p.APIVersion != APIVersion || p.Kind != Kind {
 		return Plan{}, fmt.Errorf("boot plan: apiVersion %q, kind %q; this firstboot reads %s, kind %s", p.APIVersion, p.Kind, APIVersion, Kind)
 	}
 	for _, t := range w.BootstrapTokens {
-		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret), Description: t.Description}
+		tok := Token{ID: t.ID, Secret: secret.FromString(t.Secret), Description: t.Description, Usages: t.Usages, Groups: t.Groups}
 		if t.Expires != nil {
 			tok.Expires = *t.Expires
 		}
 		p.Tokens = append(p.Tokens, tok)
+	}
+	if w.DiscoveryKubeconfig != "" {
+		if p.Discovery == nil {
+			p.Discovery = &Discovery{}
+		}
+		p.Discovery.Kubeconfig = secret.FromString(w.DiscoveryKubeconfig)
 	}
 	return p, p.Validate()
 }
@@ -264,18 +316,19 @@ func (p Plan) Validate() error {
 			bad("cluster.controlPlaneEndpoint: %v", err)
 		}
 	}
-	if p.Role == RoleJoinControlPlane || p.Role == RoleJoinWorker {
-		switch d := p.Discovery; {
-		case d == nil || d.Endpoint == "" || len(d.CACertHashes) == 0:
-			bad("discovery: a joining node needs the endpoint and a CA pin")
-		default:
-			if _, _, err := SplitEndpoint(d.Endpoint); err != nil {
-				bad("discovery.endpoint: %v", err)
-			}
+	if a := p.Cluster.VirtualIP; a != "" {
+		if _, err := netip.ParseAddr(a); err != nil {
+			bad("cluster.virtualIP %q is not an IP address", a)
 		}
-		if len(p.Tokens) == 0 {
-			bad("bootstrapTokens: a joining node needs one")
+	}
+	for i, t := range p.Tokens {
+		// The message quotes nothing of it: a malformed token may still be most of one.
+		if !tokenID.MatchString(t.ID) || !tokenSecret.MatchString(t.Secret.RevealString()) {
+			bad("bootstrapTokens[%d]: a token has an id of 6 characters and a secret of 16, all of a-z and 0-9", i)
 		}
+	}
+	if p.Role.Joins() {
+		p.validateJoin(bad)
 	}
 	switch p.Cluster.PodNetwork {
 	case "flannel", "none":
@@ -283,6 +336,42 @@ func (p Plan) Validate() error {
 		bad("cluster.podNetwork %q is neither flannel nor none", p.Cluster.PodNetwork)
 	}
 	return errors.Join(errs...)
+}
+
+// Bootstrap tokens and CA pins, as kubeadm has them.
+var (
+	tokenID     = regexp.MustCompile(`^[a-z0-9]{6}$`)
+	tokenSecret = regexp.MustCompile(`^[a-z0-9]{16}$`)
+	caPin       = regexp.MustCompile(`^sha256:[0-9a-fA-F]{64}$`)
+)
+
+// validateJoin checks how a joining node finds its cluster and is let in.
+func (p Plan) validateJoin(bad func(string, ...any)) {
+	d := p.Discovery
+	switch {
+	case d == nil || d.Endpoint == "" && d.Kubeconfig.IsZero():
+		bad("discovery: a joining node needs the endpoint and a CA pin, or a kubeconfig")
+		return
+	case !d.Kubeconfig.IsZero() && (d.Endpoint != "" || len(d.CACertHashes) > 0):
+		bad("discovery: an endpoint with CA pins and discoveryKubeconfig are two ways to the cluster; want one of them")
+		return
+	case !d.Kubeconfig.IsZero():
+		return // it may hold the credentials too
+	}
+	if _, _, err := SplitEndpoint(d.Endpoint); err != nil {
+		bad("discovery.endpoint: %v", err)
+	}
+	if len(d.CACertHashes) == 0 {
+		bad("discovery.caCertHashes: a joining node needs a CA pin: it would give its token to whoever answers")
+	}
+	for i, pin := range d.CACertHashes {
+		if !caPin.MatchString(pin) {
+			bad("discovery.caCertHashes[%d]: %q is not sha256: and 64 hexadecimal digits", i, pin)
+		}
+	}
+	if len(p.Tokens) == 0 && !p.TokensRemoved {
+		bad("bootstrapTokens: a joining node needs one")
+	}
 }
 
 // DefaultAPIPort is the API server's secure port.

@@ -40,6 +40,60 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestJoin: what a joining node needs, and what is wrong with it, without a word of
+// the token.
+func TestJoin(t *testing.T) {
+	const pin = "sha256:3b793efefe27a19f93b0fbe6e637e9c41d0dfc8e6d6c0d0f7f6e1a0b2c36dd8a"
+	join := func(change func(*Plan)) Plan {
+		p := sample()
+		p.Role, p.Discovery = RoleJoinWorker, &Discovery{Endpoint: "api.example:6443", CACertHashes: []string{pin}}
+		if change != nil {
+			change(&p)
+		}
+		return p
+	}
+	for name, tc := range map[string]struct {
+		change func(*Plan)
+		want   string // "" if it is right
+	}{
+		"token discovery": {nil, ""},
+		"IPv6 endpoint":   {func(p *Plan) { p.Discovery.Endpoint = "[fd00::101]:6443" }, ""},
+		"after the join":  {func(p *Plan) { p.Tokens, p.TokensRemoved = nil, true }, ""},
+		"file discovery":  {func(p *Plan) { p.Discovery = &Discovery{Kubeconfig: secret.FromString("kind: Config\n")} }, ""},
+		"its own credentials": {func(p *Plan) {
+			p.Discovery, p.Tokens = &Discovery{Kubeconfig: secret.FromString("kind: Config\n")}, nil
+		}, ""},
+		"both discoveries":      {func(p *Plan) { p.Discovery.Kubeconfig = secret.FromString("kind: Config\n") }, "two ways to the cluster"},
+		"no discovery":          {func(p *Plan) { p.Discovery = nil }, "needs the endpoint and a CA pin"},
+		"no pin":                {func(p *Plan) { p.Discovery.CACertHashes = nil }, "needs a CA pin"},
+		"short pin":             {func(p *Plan) { p.Discovery.CACertHashes = []string{pin[:70]} }, "is not sha256: and 64 hexadecimal digits"},
+		"pin of another hash":   {func(p *Plan) { p.Discovery.CACertHashes = []string{"sha512:" + pin[7:]} }, "is not sha256:"},
+		"endpoint with scheme":  {func(p *Plan) { p.Discovery.Endpoint = "https://api.example" }, "discovery.endpoint"},
+		"IPv6 without brackets": {func(p *Plan) { p.Discovery.Endpoint = "fd00::101:6443:x" }, "discovery.endpoint"},
+		"no token":              {func(p *Plan) { p.Tokens = nil }, "a joining node needs one"},
+		"long token":            {func(p *Plan) { p.Tokens[0].Secret = secret.FromString("hunter2hunter2hunter2") }, "bootstrapTokens[0]: a token has an id of 6 characters"},
+		"upper-case token":      {func(p *Plan) { p.Tokens[0].ID = "ABCDEF" }, "bootstrapTokens[0]: a token has"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := join(tc.change)
+			err := p.Validate()
+			if tc.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "hunter2") {
+					t.Errorf("error %v, want %s", err, tc.want)
+				}
+				return
+			}
+			b, err := p.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := Parse(b); err != nil || !reflect.DeepEqual(got, p) {
+				t.Errorf("%v\ngot  %+v\nwant %+v", err, got, p)
+			}
+		})
+	}
+}
+
 func TestTaintsNilStaysNil(t *testing.T) {
 	p := sample()
 	p.Node.Taints = nil
@@ -64,6 +118,7 @@ func TestParseIsStrict(t *testing.T) {
 		{"bad subnet", "10.244.0.0/16", "10.244.0.0", "10.244.0.0"},
 		{"bad timeout", "network: 30m0s", "network: -1s", "positive"},
 		{"bad endpoint", "controlPlaneEndpoint: 10.0.2.15", "controlPlaneEndpoint: a:b:c", "a:b:c"},
+		{"bad virtual IP", "controlPlaneEndpoint: 10.0.2.15", "virtualIP: 10.0.2.100/24", "cluster.virtualIP"},
 		{"bad network", "podNetwork: flannel", "podNetwork: weave", "weave"},
 	} {
 		text := strings.Replace(string(good), c.from, c.to, 1)

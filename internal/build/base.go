@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/kiln-os/kiln/images/cpio"
+	"github.com/kiln-os/kiln/images/deb"
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/initrd"
 	"github.com/kiln-os/kiln/images/kmod"
@@ -38,6 +39,7 @@ type inputs struct {
 	arch     arch.Arch
 	profile  profiles.Profile
 	packages *tree.Tree
+	lock     *deb.Lock // what packages was unpacked from
 	programs programs
 	payload  payloadParts
 	time     time.Time
@@ -56,6 +58,9 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 		return err
 	}
 	if err := describePayload(t, in); err != nil {
+		return err
+	}
+	if err := describePackages(t, in.lock); err != nil {
 		return err
 	}
 	kernel, err := osbase.KernelVersion(t)

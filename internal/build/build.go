@@ -36,7 +36,7 @@ const (
 	PayloadFile = "kiln.payload.json"
 )
 
-// ImageName is the file of a node's disk image in the output folder.
+// ImageName is the file of a node's raw disk image in the output folder.
 func ImageName(node string) string { return node + ".img" }
 
 // BasesKind is the cache's folder of base images.
@@ -52,8 +52,10 @@ type Options struct {
 	Payload *release.Manifest
 	Cache   *cache.Cache
 	Release string // Kiln's version, for os-release
-	Locked  bool   // take the packages of Out's LockFile, and resolve nothing
-	Offline bool   // take everything from the caches, and fetch nothing
+	// Formats are those of the images, by name; none means those of each node.
+	Formats []string
+	Locked  bool // take the packages of Out's LockFile, and resolve nothing
+	Offline bool // take everything from the caches, and fetch nothing
 	Now     time.Time
 	// Progress is told of steps and of bytes; it may not be nil.
 	Progress Progress
@@ -77,8 +79,8 @@ type StepTime struct {
 
 // Result says what was made.
 type Result struct {
-	Images  map[string]string // file by node
-	Admin   string            // admin.conf
+	Images  []Image
+	Admin   string // admin.conf
 	Lock    string
 	Times   []StepTime
 	Release string
@@ -124,17 +126,22 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 
-	result := &Result{Images: map[string]string{}, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
+	// Before anything takes time: what cannot be written is said at once.
+	images, err := o.imagesOf(o.Cluster.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	result := &Result{Images: images, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
 	bases := baseRecord{}
-	images := map[string]*nodeimage.Base{}
+	loaded := map[string]*nodeimage.Base{}
 	var last *foundBase
 	for _, n := range o.Cluster.Nodes {
-		if images[n.Profile] != nil {
+		if loaded[n.Profile] != nil {
 			continue
 		}
 		b, err := baseFor(ctx, o, n.Profile)
 		if err == nil {
-			images[n.Profile], err = nodeimage.LoadBase(b.dir)
+			loaded[n.Profile], err = nodeimage.LoadBase(b.dir)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
@@ -145,11 +152,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := bases.write(o.Out); err != nil {
 		return nil, err
 	}
-	if _, err := stampNodes(ctx, o, authority, images, o.Cluster.Nodes); err != nil {
+	if _, err := stampNodes(ctx, o, authority, loaded, o.Cluster.Nodes); err != nil {
 		return nil, err
-	}
-	for _, n := range o.Cluster.Nodes {
-		result.Images[n.Name] = filepath.Join(o.Out, ImageName(n.Name))
 	}
 	steps.end()
 	// Last, so that a build that fails leaves those of the images that are there.
@@ -219,7 +223,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*foundBase, error)
 	if err != nil {
 		return nil, err
 	}
-	stamp, err := sourceDate(lock.Date)
+	stamp, err := SourceDate(lock.Date)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +238,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*foundBase, error)
 		if err != nil {
 			return err
 		}
-		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, programs: programs, payload: parts, time: stamp, release: o.Release}, tmp, step)
+		return makeBase(ctx, inputs{arch: a, profile: p, packages: packages, lock: lock, programs: programs, payload: parts, time: stamp, release: o.Release}, tmp, step)
 	})
 	return &foundBase{key: key, dir: dir, lock: lock, payload: parts.record}, err
 }

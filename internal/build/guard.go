@@ -51,7 +51,7 @@ func checkClock(now time.Time) error {
 		return fmt.Errorf("this machine's clock says %s, but Kubernetes %s, which is built here, was released at %s: certificates and tokens would get wrong dates; set the clock",
 			now.UTC().Format(time.RFC3339), payload.KubernetesVersion, released.Format(time.RFC3339))
 	}
-	_, err = sourceDate(now)
+	_, err = SourceDate(now)
 	return err
 }
 
@@ -62,9 +62,9 @@ const (
 	lastTime  = math.MaxUint32
 )
 
-// sourceDate is the time on everything in an image: $SOURCE_DATE_EPOCH (see
+// SourceDate is the time on everything in an image: $SOURCE_DATE_EPOCH (see
 // reproducible-builds.org/specs/source-date-epoch), else that of the lock.
-func sourceDate(lock time.Time) (time.Time, error) {
+func SourceDate(lock time.Time) (time.Time, error) {
 	s := os.Getenv("SOURCE_DATE_EPOCH")
 	if s == "" {
 		return lock, nil

@@ -38,7 +38,7 @@ func TestSourceDate(t *testing.T) {
 		"0": {}, "-1": {}, "315532799": {}, "4294967296": {}, "99999999999999999999": {}, "x": {}, "1e9": {}, " 1700000000": {}, "2026-05-01": {},
 	} {
 		t.Setenv("SOURCE_DATE_EPOCH", value)
-		got, err := sourceDate(lock)
+		got, err := SourceDate(lock)
 		if !got.Equal(want) || (err == nil) == want.IsZero() || err != nil && !strings.Contains(err.Error(), value) {
 			t.Errorf("%q: %v, %v", value, got, err)
 		}

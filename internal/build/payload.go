@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/kiln-os/kiln/images/deb"
 	"github.com/kiln-os/kiln/images/elfdeps"
 	"github.com/kiln-os/kiln/images/oci"
 	"github.com/kiln-os/kiln/images/tree"
@@ -70,6 +71,23 @@ func (p Payload) write(file string) error {
 	return atomicfile.WriteFile(file, b, 0o644)
 }
 
+// What an image says of itself; paths in /usr.
+const (
+	PayloadRecord  = "share/kiln/payload.json"  // a Payload
+	PackagesRecord = "share/kiln/packages.yaml" // a deb.Lock
+)
+
+// describePackages puts the list of Debian's packages on the node, which has no
+// database of dpkg.
+func describePackages(t *tree.Tree, l *deb.Lock) error {
+	b, err := l.Marshal()
+	if err != nil {
+		return err
+	}
+	t.AddFile("usr/"+PackagesRecord, 0o644, b)
+	return nil
+}
+
 // describePayload puts the record on the node, names its source in os-release(5), and
 // fails if a program needs a library that the node does not have.
 func describePayload(t *tree.Tree, in inputs) error {
@@ -77,7 +95,7 @@ func describePayload(t *tree.Tree, in inputs) error {
 	if err != nil {
 		return err
 	}
-	t.AddFile("usr/share/kiln/payload.json", 0o644, b)
+	t.AddFile("usr/"+PayloadRecord, 0o644, b)
 	const p = "usr/lib/os-release"
 	old, err := t.ReadFile(p)
 	if err != nil {

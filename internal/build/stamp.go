@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/render"
@@ -55,6 +56,8 @@ func (r baseRecord) write(out string) error {
 type Stamped struct {
 	Node  string `json:"node"`
 	Image string `json:"image"`
+	// Images are all that were written; Image is the first.
+	Images []Image `json:"images,omitempty"`
 	// BaseKey is the base's key in the cache; it is not known of an existing image.
 	BaseKey string            `json:"baseKey,omitempty"`
 	Written nodeimage.Written `json:"bytesWritten"`
@@ -103,6 +106,10 @@ func Stamp(ctx context.Context, o Options, s StampOptions) (*Stamped, error) {
 		w, err := nodeimage.Stamp(ctx, s.Image, id, s.Reset)
 		return &Stamped{Node: node.Name, Image: s.Image, Written: w, Seconds: time.Since(start).Seconds()}, err
 	}
+	images, err := o.imagesOf([]spec.Node{node})
+	if err != nil {
+		return nil, err
+	}
 	key, base, err := recordedBase(ctx, o, node.Profile)
 	if err != nil {
 		return nil, fmt.Errorf("base image for profile %s: %w", node.Profile, err)
@@ -110,7 +117,7 @@ func Stamp(ctx context.Context, o Options, s StampOptions) (*Stamped, error) {
 	start := time.Now()
 	w, err := stampNodes(ctx, o, authority, map[string]*nodeimage.Base{node.Profile: base}, []spec.Node{node})
 	return &Stamped{
-		Node: node.Name, Image: filepath.Join(o.Out, ImageName(node.Name)), BaseKey: key, Written: w, Seconds: time.Since(start).Seconds(),
+		Node: node.Name, Image: images[0].File, Images: images, BaseKey: key, Written: w, Seconds: time.Since(start).Seconds(),
 	}, err
 }
 
@@ -175,13 +182,23 @@ func stampNodes(ctx context.Context, o Options, a *pki.Authority, bases map[stri
 		if err != nil {
 			return all, err
 		}
-		total += size
+		formats, err := o.formatsOf(n)
+		if err != nil {
+			return all, err
+		}
+		total += size // to make the raw image, and to read it for the others
+		for _, f := range formats {
+			if f.Name != format.Raw {
+				total += size
+			}
+		}
 	}
 	var mu sync.Mutex
 	copied := func(n int64) {
 		mu.Lock()
 		defer mu.Unlock()
-		done += n
+		// The formats read blocks, which are more than the data in them.
+		done = min(done+n, total)
 		o.Progress.Bytes(done, total)
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -210,8 +227,7 @@ func stampNode(ctx context.Context, o Options, a *pki.Authority, b *nodeimage.Ba
 	if err != nil {
 		return nodeimage.Written{}, err
 	}
-	path := filepath.Join(o.Out, ImageName(n.Name))
-	return b.Create(ctx, path, id, copied)
+	return writeImages(ctx, o, b, n, id, copied)
 }
 
 func dataSize(b *nodeimage.Base) (int64, error) {

@@ -45,7 +45,7 @@ func (p *told) Bytes(done, total int64) {
 }
 
 // manyNodes is a cluster of n nodes, the first of which is a control plane, and its
-// base images. Parse refuses it (checkSingleNode); stamping does not.
+// base images. It is not a file that was parsed.
 func manyNodes(t *testing.T, n int) (Options, map[string]*nodeimage.Base, *told) {
 	t.Helper()
 	c, mistakes := spec.Parse("cluster.yaml", spec.Example(), spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}})

@@ -29,28 +29,43 @@ const (
 	routeReject = 0x200
 )
 
+// family is where the kernel shows the routes of an address family.
+type family struct {
+	file  string
+	parse func(io.Reader) ([]DefaultRoute, error)
+	want  func(netip.Addr) bool
+}
+
+var (
+	family4 = family{"/proc/net/route", parseRoutes4, netip.Addr.Is4}
+	family6 = family{"/proc/net/ipv6_route", parseRoutes6, netip.Addr.Is6}
+)
+
 // AdvertiseAddress returns the global unicast address of the interface with the
 // default route of the lowest metric: IPv4 if there is such a route, else IPv6.
 // This is the address that kubeadm advertises.
 func (p Paths) AdvertiseAddress() (netip.Addr, error) {
-	for _, family := range []struct {
-		file  string
-		parse func(io.Reader) ([]DefaultRoute, error)
-		want  func(netip.Addr) bool
-	}{
-		{"/proc/net/route", parseRoutes4, netip.Addr.Is4},
-		{"/proc/net/ipv6_route", parseRoutes6, netip.Addr.Is6},
-	} {
-		route, err := p.defaultRoute(family.file, family.parse)
-		if errors.Is(err, ErrNoDefaultRoute) {
-			continue
-		}
-		if err != nil {
-			return netip.Addr{}, err
-		}
-		return interfaceAddress(route.Interface, family.want)
+	addr, err := p.addressOf(family4)
+	if errors.Is(err, ErrNoDefaultRoute) {
+		return p.addressOf(family6)
 	}
-	return netip.Addr{}, ErrNoDefaultRoute
+	return addr, err
+}
+
+// AddressOf is AdvertiseAddress for one address family.
+func (p Paths) AddressOf(v6 bool) (netip.Addr, error) {
+	if v6 {
+		return p.addressOf(family6)
+	}
+	return p.addressOf(family4)
+}
+
+func (p Paths) addressOf(f family) (netip.Addr, error) {
+	route, err := p.defaultRoute(f.file, f.parse)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return interfaceAddress(route.Interface, f.want)
 }
 
 func (p Paths) defaultRoute(file string, parse func(io.Reader) ([]DefaultRoute, error)) (DefaultRoute, error) {
@@ -163,7 +178,9 @@ func interfaceAddress(name string, want func(netip.Addr) bool) (netip.Addr, erro
 	return netip.Addr{}, fmt.Errorf("interface %s of the default route has no global unicast address", name)
 }
 
-// CheckLocal reports an error unless addr is an address of one of the node's interfaces.
+// CheckLocal reports an error unless addr is an address of one of the node's
+// interfaces that can be used: an IPv6 address cannot for the second in which the
+// kernel asks whether another machine has it.
 func CheckLocal(addr netip.Addr) error {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -175,8 +192,16 @@ func CheckLocal(addr netip.Addr) error {
 			continue
 		}
 		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr.Unmap() {
-			return nil
+			return bindable(addr)
 		}
 	}
 	return fmt.Errorf("no interface has the address %s", addr)
+}
+
+func bindable(addr netip.Addr) error {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+	if err != nil {
+		return fmt.Errorf("the address %s cannot be used yet: %w", addr, err)
+	}
+	return c.Close()
 }

@@ -62,6 +62,12 @@ func (p Paths) Kubelet(names ...string) string {
 // EtcdData is etcd's data folder.
 func (p Paths) EtcdData() string { return p.at(cmp.Or(p.EtcdDataDir, "/var/lib/etcd")) }
 
+// Join is the folder (0700) of what a joining node learned of its cluster; with names,
+// a file in it.
+func (p Paths) Join(names ...string) string {
+	return filepath.Join(append([]string{p.at("/var/lib/kiln/join")}, names...)...)
+}
+
 // Images holds the baked container images, one OCI layout with all of them.
 func (p Paths) Images() string { return p.at("/usr/share/kiln/images") }
 

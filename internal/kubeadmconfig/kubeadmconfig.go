@@ -27,7 +27,9 @@ func ForCluster(cfg nodeconfig.Config) kubeadmapi.ClusterConfiguration {
 	out.TypeMeta = metav1.TypeMeta{APIVersion: kubeadmapi.APIVersion, Kind: kubeadmapi.Kind}
 	etcd.ExtraArgs = staticpod.ExtraArgs(cfg, staticpod.Etcd)
 	etcd.ExtraEnvs = staticpod.ExtraEnvs(cfg, staticpod.Etcd)
-	out.Etcd = kubeadmapi.Etcd{Local: &etcd}
+	if c.ExternalEtcd() == nil {
+		out.Etcd = kubeadmapi.Etcd{Local: &etcd}
+	}
 	out.Networking = kubeadmapi.Networking{
 		ServiceSubnet: strings.Join(c.ServiceSubnets, ","),
 		PodSubnet:     strings.Join(c.PodSubnets, ","),

@@ -1,5 +1,5 @@
-// Package kubeapi is how firstboot speaks to the API server of its own node: one
-// client, and one patient way to bring an object to the state it should have.
+// Package kubeapi is how firstboot speaks to an API server, its own node's or the
+// cluster's: one client, and one patient way to bring an object to the state it should have.
 package kubeapi
 
 import (
@@ -35,7 +35,7 @@ const (
 	Interval = 500 * time.Millisecond
 )
 
-// API is a client of the node's own API server that waits rather than fails.
+// API is a client of an API server that waits rather than fails.
 type API struct {
 	Client kubernetes.Interface
 	// Bound is how long one object is tried for.
@@ -56,20 +56,30 @@ func New(client kubernetes.Interface, bound time.Duration, r phase.Report) *API 
 // API server: what stands behind the cluster's shared endpoint may not exist yet.
 // Nothing is sent.
 func Load(cfg nodeconfig.Config, paths host.Paths, name string, r phase.Report) (*API, error) {
-	rc, err := restConfig(cfg, paths.Kubeconfig(name))
+	return load(cfg, paths.Kubeconfig(name), "https://"+cfg.LocalAPIEndpoint(), r)
+}
+
+// LoadShared is Load for any kubeconfig, by its path, and with the server that the
+// file names: a joining node has no API server of its own, or not yet.
+func LoadShared(cfg nodeconfig.Config, path string, r phase.Report) (*API, error) {
+	return load(cfg, path, "", r)
+}
+
+func load(cfg nodeconfig.Config, path, server string, r phase.Report) (*API, error) {
+	rc, err := restConfig(path, server)
 	if err != nil {
 		return nil, err
 	}
 	client, err := kubernetes.NewForConfig(rc)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", paths.Kubeconfig(name), err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return New(client, time.Duration(cfg.Plan.Timeouts.KubernetesCall), r), nil
 }
 
-// restConfig reads a kubeconfig and points it to the local API server. Its errors
+// restConfig reads a kubeconfig and points it to server, "" for its own. Its errors
 // quote nothing of the file: it holds a private key.
-func restConfig(cfg nodeconfig.Config, path string) (*rest.Config, error) {
+func restConfig(path, server string) (*rest.Config, error) {
 	kc, err := clientcmd.LoadFromFile(path)
 	if err != nil {
 		if pathErr := new(fs.PathError); errors.As(err, &pathErr) {
@@ -77,8 +87,10 @@ func restConfig(cfg nodeconfig.Config, path string) (*rest.Config, error) {
 		}
 		return nil, fmt.Errorf("%s is not a kubeconfig", path)
 	}
-	for _, c := range kc.Clusters {
-		c.Server = "https://" + cfg.LocalAPIEndpoint()
+	if server != "" {
+		for _, c := range kc.Clusters {
+			c.Server = server
+		}
 	}
 	rc, err := clientcmd.NewDefaultClientConfig(*kc, nil).ClientConfig()
 	if err != nil {
@@ -87,7 +99,7 @@ func restConfig(cfg nodeconfig.Config, path string) (*rest.Config, error) {
 	rc.Timeout = requestTimeout
 	// client-go's default of 5 requests a second would be slower than the API server.
 	rc.QPS, rc.Burst = 50, 100
-	// Never through a proxy: the server is this machine.
+	// Never through a proxy: the server is this machine, or one of its cluster.
 	rc.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	rc.UserAgent = "kiln-firstboot"
 	return rc, nil

@@ -174,7 +174,10 @@ func TestLoadSpeaksToTheLocalAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
-	rc, err := restConfig(cfg, path)
+	if rc, err := restConfig(path, ""); err != nil || rc.Host != "https://api.example.org:6443" {
+		t.Errorf("with its own server: %v", err)
+	}
+	rc, err := restConfig(path, "https://"+cfg.LocalAPIEndpoint())
 	if err != nil {
 		t.Fatal(err)
 	}

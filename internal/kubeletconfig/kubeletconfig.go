@@ -15,10 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletv1beta1 "k8s.io/kubelet/config/v1beta1"
-	kubeletapis "k8s.io/kubelet/pkg/apis"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/nodelabels"
+	"github.com/kiln-os/kiln/internal/patches"
 )
 
 // CRISocket is the endpoint of containerd's Container Runtime Interface.
@@ -68,8 +71,8 @@ func setDefault[T any](p **T, v T) {
 	}
 }
 
-// ForNode returns ForCluster with what only this node knows: its resolver file
-// and its container runtime's socket.
+// ForNode returns ForCluster with what only this node knows: its resolver file, its
+// patches and, after those, its container runtime's socket.
 func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error) {
 	kc, err := ForCluster(cfg)
 	if err != nil {
@@ -77,6 +80,9 @@ func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error
 	}
 	if cfg.ResolvConf != "" && kc.ResolverConfig == nil {
 		kc.ResolverConfig = &cfg.ResolvConf
+	}
+	if err := patches.Apply(cfg.Plan.Node.Patches, patches.KubeletConfiguration, kc); err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
 	}
 	kc.ContainerRuntimeEndpoint = CRISocket
 	return kc, nil
@@ -99,12 +105,34 @@ func InstanceConfig() []byte {
 
 // Flags renders /var/lib/kubelet/kubeadm-flags.env: the flags that kubeadm gives
 // the kubelet, and the node's labels as far as a kubelet may set them itself
-// (see SplitLabels). A control plane's taints are not among them: kubeadm sets
-// those through the API once the node exists.
+// (see SplitLabels). A worker's taints are among them, a control plane's are not:
+// kubeadm sets those through the API once the node exists.
+//
+// The user's flags come last, in their order, and replace those of the same names.
 func Flags(cfg nodeconfig.Config) ([]byte, error) {
-	var args []string
+	var defaults []kubeadmapi.Arg
+	if taints := cfg.Plan.Node.Taints; cfg.Plan.Role == bootplan.RoleJoinWorker && len(taints) > 0 {
+		// No pod is to come before them, and nobody else sets them on a worker.
+		var texts []string
+		for _, t := range taints {
+			texts = append(texts, t.Key+"="+t.Value+":"+t.Effect)
+		}
+		defaults = append(defaults, kubeadmapi.Arg{Name: "register-with-taints", Value: strings.Join(texts, ",")})
+	}
 	if cfg.NodeName != cfg.Hostname {
-		args = append(args, "--hostname-override="+cfg.NodeName)
+		defaults = append(defaults, kubeadmapi.Arg{Name: "hostname-override", Value: cfg.NodeName})
+	}
+	if len(cfg.NodeIPs) > 0 {
+		var ips []string
+		for _, a := range cfg.NodeIPs {
+			ips = append(ips, a.String())
+		}
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: strings.Join(ips, ",")})
+	}
+	if cfg.Plan.Cluster.VirtualIP != "" && len(cfg.NodeIPs) == 0 && cfg.Plan.Role != bootplan.RoleJoinWorker {
+		// Left to itself the kubelet takes one of the host's addresses, and one of the
+		// control planes has the virtual IP too.
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: cfg.AdvertiseAddress.String()})
 	}
 	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
@@ -116,7 +144,18 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 	}
 	if len(pairs) > 0 {
 		sort.Strings(pairs)
-		args = append(args, "--node-labels="+strings.Join(pairs, ","))
+		defaults = append(defaults, kubeadmapi.Arg{Name: "node-labels", Value: strings.Join(pairs, ",")})
+	}
+	sort.SliceStable(defaults, func(i, j int) bool { return defaults[i].Name < defaults[j].Name })
+	extra := cfg.Plan.Node.KubeletExtraArgs
+	var args []string
+	for _, a := range defaults {
+		if _, replaced := kubeadmapi.ArgValue(extra, a.Name); !replaced {
+			args = append(args, "--"+a.Name+"="+a.Value)
+		}
+	}
+	for _, a := range extra {
+		args = append(args, "--"+a.Name+"="+a.Value)
 	}
 	return []byte("KUBELET_KUBEADM_ARGS=" + strconv.Quote(strings.Join(args, " ")) + "\n"), nil
 }
@@ -129,25 +168,11 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 func SplitLabels(labels map[string]string) (kubelet, admin map[string]string) {
 	kubelet, admin = map[string]string{}, map[string]string{}
 	for k, v := range labels {
-		if reserved(k) && !kubeletapis.IsKubeletLabel(k) {
+		if nodelabels.NeedsAdmin(k) {
 			admin[k] = v
 		} else {
 			kubelet[k] = v
 		}
 	}
 	return kubelet, admin
-}
-
-// reserved reports whether the key's prefix belongs to Kubernetes.
-func reserved(key string) bool {
-	prefix, _, ok := strings.Cut(key, "/")
-	if !ok {
-		return false
-	}
-	for _, domain := range []string{"kubernetes.io", "k8s.io"} {
-		if prefix == domain || strings.HasSuffix(prefix, "."+domain) {
-			return true
-		}
-	}
-	return false
 }

@@ -90,7 +90,25 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%s: %s, %v", c.name, got, err)
 		}
 	}
+	for role, want := range map[bootplan.Role]string{bootplan.RoleInit: "--node-ip=10.0.2.15", bootplan.RoleJoinControlPlane: "--node-ip=10.0.2.15", bootplan.RoleJoinWorker: ""} {
+		cfg := config()
+		cfg.Plan.Role, cfg.Plan.Cluster.VirtualIP = role, "10.0.2.100"
+		if got, err := Flags(cfg); err != nil || string(got) != `KUBELET_KUBEADM_ARGS="`+want+"\"\n" {
+			t.Errorf("virtual IP, role %s: %s, %v", role, got, err)
+		}
+	}
 	cfg := config()
+	cfg.Plan.Node.Taints = []bootplan.Taint{{Key: "a", Effect: "NoSchedule"}, {Key: "b.example/c", Value: "d", Effect: "NoExecute"}}
+	for role, want := range map[bootplan.Role]string{
+		bootplan.RoleJoinWorker:       `KUBELET_KUBEADM_ARGS="--register-with-taints=a=:NoSchedule,b.example/c=d:NoExecute"` + "\n",
+		bootplan.RoleJoinControlPlane: `KUBELET_KUBEADM_ARGS=""` + "\n",
+	} {
+		cfg.Plan.Role = role
+		if got, err := Flags(cfg); err != nil || string(got) != want {
+			t.Errorf("taints of a %s: %s, %v", role, got, err)
+		}
+	}
+	cfg = config()
 	cfg.Plan.Node.Labels = map[string]string{`a" --x="`: "b"}
 	if got, err := Flags(cfg); err == nil {
 		t.Errorf("a label that is none got through: %s", got)

@@ -1,8 +1,13 @@
 package kubeletconfig
 
 import (
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
+
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 )
 
 // TestSettingsAsKubeadm: config-settings.yaml is what kubeadm 1.37.2 writes with
@@ -40,5 +45,43 @@ func TestUnknownSetting(t *testing.T) {
 	cfg.Plan.Cluster.Kubelet = []byte(`{"maxPod": 50}`)
 	if _, err := ForNode(cfg); err == nil {
 		t.Error("an unknown setting is ignored")
+	}
+}
+
+// TestPatchesAndFlags: patches are this node's alone and cannot move the container
+// runtime; the user's flags come last and replace.
+func TestPatchesAndFlags(t *testing.T) {
+	cfg := config()
+	cfg.Plan.Node.Patches = []bootplan.Patch{{File: "kubeletconfiguration0+merge.yaml", Data: "maxPods: 42\ncontainerRuntimeEndpoint: unix:///x\n"}, {File: "etcd.yaml", Data: "spec: {}"}}
+	node, err1 := ForNode(cfg)
+	cluster, err2 := ForCluster(cfg)
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if node.MaxPods != 42 || node.ContainerRuntimeEndpoint != CRISocket || cluster.MaxPods != 0 {
+		t.Errorf("%d at %s, for the cluster %d", node.MaxPods, node.ContainerRuntimeEndpoint, cluster.MaxPods)
+	}
+	cfg.Plan.Node.Patches[0].Data = "maxPodz: 42"
+	if _, err := ForNode(cfg); err == nil {
+		t.Error("an unknown setting in a patch is ignored")
+	}
+	cfg.Hostname, cfg.Plan.Node.Labels = "other", map[string]string{"a": "b"}
+	cfg.Plan.Node.KubeletExtraArgs = []kubeadmapi.Arg{{Name: "v", Value: "2"}, {Name: "node-labels", Value: "c=d"}, {Name: "v", Value: "4"}}
+	flags, err := Flags(cfg)
+	if want := "KUBELET_KUBEADM_ARGS=\"--hostname-override=" + cfg.NodeName + " --v=2 --node-labels=c=d --v=4\"\n"; string(flags) != want || err != nil {
+		t.Errorf("%s, want %s; %v", flags, want, err)
+	}
+}
+
+func TestNodeIPs(t *testing.T) {
+	cfg := config()
+	cfg.Hostname = cfg.NodeName
+	cfg.NodeIPs = []netip.Addr{netip.MustParseAddr("fd00::15"), netip.MustParseAddr("10.0.2.15")}
+	if flags, err := Flags(cfg); err != nil || !strings.Contains(string(flags), `"--node-ip=fd00::15,10.0.2.15`) {
+		t.Errorf("%s, %v", flags, err)
+	}
+	cfg.Plan.Node.KubeletExtraArgs = []kubeadmapi.Arg{{Name: "node-ip", Value: "10.0.2.16"}}
+	if flags, err := Flags(cfg); err != nil || strings.Count(string(flags), "node-ip") != 1 || !strings.Contains(string(flags), "--node-ip=10.0.2.16") {
+		t.Errorf("%s, %v", flags, err)
 	}
 }

@@ -39,3 +39,20 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("local endpoint: %s", got)
 	}
 }
+
+func TestFamilies(t *testing.T) {
+	for _, tc := range []struct {
+		pods, services []string
+		v6First, both  bool
+	}{
+		{[]string{"10.244.0.0/16"}, []string{"10.96.0.0/12"}, false, false},
+		{[]string{"fd00:1::/56"}, []string{"fd00:2::/112"}, true, false},
+		{[]string{"10.244.0.0/16", "fd00:1::/56"}, []string{"10.96.0.0/12", "fd00:2::/112"}, false, true},
+		{[]string{"fd00:1::/56", "10.244.0.0/16"}, []string{"fd00:2::/112"}, true, true},
+	} {
+		c := Config{Plan: bootplan.Plan{Cluster: bootplan.Cluster{PodSubnets: tc.pods, ServiceSubnets: tc.services}}}
+		if v6, both := c.Families(); v6 != tc.v6First || both != tc.both {
+			t.Errorf("%v %v: %t %t", tc.pods, tc.services, v6, both)
+		}
+	}
+}

@@ -8,9 +8,6 @@
 package nodeimage
 
 import (
-	"crypto/sha256"
-	"fmt"
-
 	"github.com/google/uuid"
 
 	"github.com/kiln-os/kiln/images/disk"
@@ -48,9 +45,8 @@ const (
 )
 
 func (i Identity) files() []esp.File {
-	sum := sha256.Sum256(i.Config.Reveal())
 	return []esp.File{
 		{Path: configFile, Content: tree.Bytes(i.Config.Reveal())},
-		{Path: sumFile, Content: tree.Bytes(fmt.Sprintf("%x  %s\n", sum, configFile))},
+		{Path: sumFile, Content: tree.Bytes(sumLine(i.Config.Reveal()))},
 	}
 }

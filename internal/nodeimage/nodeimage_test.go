@@ -94,7 +94,7 @@ func TestCreate(t *testing.T) {
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
-	const golden = "0053b10dca8676c6e5e82f894cbee1c79c2d54a8414746001f813daca191afb6"
+	const golden = "7636ba1f0238892f19800a564e4b80edd3188c8167e65c08e09e0674267e502d"
 	if got := fmt.Sprintf("%x", sha256.Sum256(read(t, path))); got != golden {
 		t.Errorf("digest %s, golden %s", got, golden)
 	}

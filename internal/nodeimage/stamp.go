@@ -9,10 +9,10 @@ import (
 
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/internal/sparse"
-	"github.com/kiln-os/kiln/profiles"
 )
 
 // Written says what a stamp wrote, in bytes.
@@ -77,17 +77,16 @@ var ErrBooted = errors.New("this image has been booted: its state partition belo
 // A crash at any instant leaves the old stamp or the new one, and the partition
 // table whole; running it again finishes what was begun.
 func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written, err error) {
-	f, err := openImage(path)
+	f, err := OpenExclusive(path)
 	if err != nil {
 		return w, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	t, part, err := inspect(f, id)
+	found, err := findFor(f, id)
 	if err != nil {
 		return w, fmt.Errorf("%s: %w", path, err)
 	}
-	state := IDsOf(id.Profile).State
-	_, booted := t.Find(state)
+	t, part, booted := found.Table, found.ESP, found.Booted
 	if booted && !reset {
 		return w, fmt.Errorf("%s: %w", path, ErrBooted)
 	}
@@ -100,7 +99,7 @@ func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written
 		return w, fmt.Errorf("%s: %w", path, err)
 	}
 	if booted || t.Damaged {
-		if err := t.Remove(f, state); err != nil {
+		if err := t.Remove(f, IDsOf(id.Profile).State); err != nil {
 			return w, fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -134,8 +133,9 @@ func erase(f *os.File, from, to int64) error {
 	return f.Sync()
 }
 
-// openImage opens an image to be changed and keeps everybody else away from it.
-func openImage(path string) (*os.File, error) {
+// OpenExclusive opens an image or a disk to be changed and keeps everybody else away
+// from it.
+func OpenExclusive(path string) (*os.File, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -166,27 +166,14 @@ func openImage(path string) (*os.File, error) {
 	return f, nil
 }
 
-// inspect finds the boot partition of an image for the identity's profile.
-func inspect(f *os.File, id Identity) (*disk.Table, disk.Placed, error) {
-	none := disk.Placed{}
-	head := make([]byte, 4)
-	if _, err := f.ReadAt(head, 0); err == nil && string(head) == "QFI\xfb" {
-		return nil, none, errors.New("this is a qcow2 image, and only raw ones can be stamped: qemu-img convert -O raw makes one of it")
+// findFor recognises an image for the identity's profile.
+func findFor(f *os.File, id Identity) (*Found, error) {
+	found, err := Identify(f)
+	if errors.As(err, new(*format.NotRawError)) {
+		return nil, fmt.Errorf("only raw images can be stamped: %w; or stamp a new one with imagegen stamp --format", err)
 	}
-	t, err := disk.Read(f)
-	if err != nil {
-		return nil, none, fmt.Errorf("this is no Kiln image: %w", err)
+	if err == nil && found.Profile != id.Profile {
+		err = fmt.Errorf("this is an image of profile %s, but node %s has profile %s", found.Profile, id.Node, id.Profile)
 	}
-	if part, ok := t.Find(IDsOf(id.Profile).ESP); ok {
-		if part.Type != espType || part.Name != espName {
-			return nil, none, fmt.Errorf("this is no Kiln image: its boot partition is called %q", part.Name)
-		}
-		return t, part, nil
-	}
-	for _, other := range profiles.Names() {
-		if _, ok := t.Find(IDsOf(other).ESP); ok {
-			return nil, none, fmt.Errorf("this is an image of profile %s, but node %s has profile %s", other, id.Node, id.Profile)
-		}
-	}
-	return nil, none, errors.New("this is no Kiln image: none of its partitions is Kiln's boot partition")
+	return found, err
 }

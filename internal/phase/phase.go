@@ -28,6 +28,8 @@ type Phase struct {
 type Runner struct {
 	Phases     []Phase
 	RecordPath string
+	// Role is the boot plan's role, for the record.
+	Role       string
 	PlanDigest string
 	BootID     string
 	Out        *Printer
@@ -108,7 +110,10 @@ func (r Runner) prepare(rec *Record) {
 		rec.Boots++
 	}
 	rec.State, rec.LastError = StateRunning, ""
-	rec.PlanDigest, rec.BootID = r.PlanDigest, r.BootID
+	rec.Role, rec.PlanDigest, rec.BootID = r.Role, r.PlanDigest, r.BootID
+	for i := range rec.Phases {
+		rec.Phases[i].Waiting = "" // of a run that was cut off
+	}
 }
 
 // runPhase tries one phase until it succeeds, its bound has passed, its error is
@@ -123,8 +128,13 @@ func (r Runner) runPhase(ctx context.Context, p Phase, rec *Record) error {
 		}
 		r.Out.Step("%s", p.Summary)
 		start := time.Now()
-		err := p.Run(ctx, r.Out)
-		pr.Took = Duration(time.Since(start))
+		waits := &waitRecorder{Report: r.Out, save: func(text string) error {
+			pr.Waiting = text
+			return r.save(rec)
+		}}
+		err := p.Run(ctx, waits)
+		waits.stop()
+		pr.Took, pr.Waiting = Duration(time.Since(start)), ""
 		if err == nil {
 			now := r.Now().UTC()
 			pr.Done, pr.Finished = true, &now

@@ -297,3 +297,62 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestWaitingIsRecorded: what a phase waits for stands in the record while it waits, is
+// written again only if it is something else, and is gone when the phase is over.
+func TestWaitingIsRecorded(t *testing.T) {
+	var saved []string
+	var path string
+	phases := []Phase{{Name: "discovery", Run: func(_ context.Context, r Report) error {
+		for range 100 {
+			r.Waiting("the cluster", time.Second, time.Hour, errors.New("connection refused"))
+		}
+		r.Waiting("the cluster", time.Second, time.Hour, errors.New("timeout")) // another cause, at once: no news
+		r.Waiting("its signature", time.Second, time.Hour, nil)
+		rec, err := Load(path)
+		if err != nil || rec.Phase("discovery").Waiting != "waiting for its signature" || rec.Role != "join-worker" {
+			t.Errorf("record %+v, %v", rec, err)
+		}
+		return nil
+	}}}
+	r, _ := runner(t, t.TempDir(), phases)
+	path, r.Role = r.RecordPath, "join-worker"
+	r.Saved = func(rec Record) {
+		if p := rec.Phase("discovery"); p != nil && p.Waiting != "" {
+			saved = append(saved, p.Waiting)
+		}
+	}
+	if err := r.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"waiting for the cluster: connection refused", "waiting for its signature"}; !reflect.DeepEqual(saved, want) {
+		t.Errorf("saved %q, want %q", saved, want)
+	}
+	rec, err := Load(path)
+	if err != nil || rec.Phase("discovery").Waiting != "" {
+		t.Errorf("record %+v, %v", rec, err)
+	}
+}
+
+// TestLateReport: a goroutine that a phase left behind cannot write into the record.
+func TestLateReport(t *testing.T) {
+	late, done := make(chan struct{}), make(chan struct{})
+	phases := []Phase{
+		{Name: "a", Run: func(_ context.Context, r Report) error {
+			go func() {
+				defer close(done)
+				<-late
+				r.Waiting("something", 0, time.Hour, nil)
+			}()
+			return nil
+		}},
+		{Name: "b", Run: func(context.Context, Report) error { close(late); <-done; return nil }},
+	}
+	r, _ := runner(t, t.TempDir(), phases)
+	if err := r.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := Load(r.RecordPath); err != nil || rec.Phase("a").Waiting != "" {
+		t.Errorf("record %+v, %v", rec, err)
+	}
+}

@@ -35,6 +35,8 @@ type Record struct {
 	Version int `json:"version"`
 	// State is read by `firstboot run`, which has nothing to do when complete, and by status.
 	State State `json:"state"`
+	// Role is the boot plan's role. Read by status, which lists that role's phases.
+	Role string `json:"role,omitempty"`
 	// PlanDigest is the SHA-256 of the boot plan the phases were done for. Read by
 	// Runner: phases done for another plan are done again.
 	PlanDigest string `json:"planDigest"`
@@ -66,6 +68,9 @@ type PhaseRecord struct {
 	Took Duration `json:"took"`
 	// Attempts counts how often it was begun, in all runs. Read by status.
 	Attempts int `json:"attempts"`
+	// Waiting is what the attempt under way waits for, and why that is not there yet;
+	// empty once the attempt ended. Read by status.
+	Waiting string `json:"waiting,omitempty"`
 	// LastError is why its last failed attempt failed. It stays after success, as
 	// the reason for the attempts. Read by status.
 	LastError string `json:"lastError,omitempty"`

@@ -90,6 +90,46 @@ func (p *Printer) line(s string) {
 	_, _ = fmt.Fprintf(p.w, "%s%s\n", p.prefix, s)
 }
 
+// waitRecorder is the Report of one attempt: what the attempt waits for goes into
+// the record too, where firstboot status and the login screen find it. The record
+// is on a disk that may be a memory card, so that it is written again only when
+// something else is waited for, or when the cause is another for a while.
+type waitRecorder struct {
+	Report
+	// save writes the record; a failure is printed, and no reason to stop waiting.
+	save func(text string) error
+
+	mu         sync.Mutex // phases may report from several goroutines
+	ended      bool
+	what, last string
+	at         time.Time
+}
+
+// Waiting implements Report.
+func (w *waitRecorder) Waiting(what string, waited, bound time.Duration, last error) {
+	w.Report.Waiting(what, waited, bound, last)
+	text := "waiting for " + what
+	if last != nil {
+		text += ": " + last.Error()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended || text == w.last || what == w.what && time.Since(w.at) < repeatAfter {
+		return
+	}
+	w.what, w.last, w.at = what, text, time.Now()
+	if err := w.save(text); err != nil {
+		w.Report.Warn("%v", err)
+	}
+}
+
+// stop ends recording: the attempt is over, and the record its runner's alone.
+func (w *waitRecorder) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+}
+
 // short writes 30m instead of 30m0s.
 func short(d time.Duration) string {
 	d = d.Round(time.Second)

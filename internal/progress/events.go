@@ -15,6 +15,8 @@ type Event struct {
 	Time time.Time `json:"time"`
 	// Event is the kind.
 	Event string `json:"event"`
+	// Node is the machine that it is about.
+	Node string `json:"node,omitempty"`
 	// Step is the name of the step the event belongs to. Names are stable.
 	Step string `json:"step,omitempty"`
 	// Seconds is how long it took.
@@ -26,7 +28,7 @@ type Event struct {
 	Message string `json:"message,omitempty"`
 	// Mistake is one thing wrong with the cluster file.
 	Mistake *diag.Mistake `json:"mistake,omitempty"`
-	// Machine is the virtual machine that was started.
+	// Machine is a virtual machine that was started.
 	Machine *Machine `json:"machine,omitempty"`
 }
 
@@ -36,7 +38,7 @@ type Machine struct {
 	QEMU       string `json:"qemu"`       // version
 	KVM        bool   `json:"kvm"`        // else it is emulated, and slower
 	Kubeconfig string `json:"kubeconfig"` // works from this host
-	APIPort    int    `json:"apiPort"`    // of 127.0.0.1
+	APIPort    int    `json:"apiPort"`    // of 127.0.0.1; 0 for a worker
 	SSHPort    int    `json:"sshPort"`    // of 127.0.0.1
 }
 
@@ -51,8 +53,8 @@ const (
 	EventError       = "error"       // the command failed; the last line
 	EventMistake     = "mistake"     // something is wrong with the cluster file
 	EventMachine     = "machine"     // a virtual machine was started
-	EventReady       = "ready"       // the node is Ready and all pods run
-	EventConsole     = "console"     // a line of the machine's console, with --console
+	EventReady       = "ready"       // all nodes are Ready and all pods run
+	EventConsole     = "console"     // a line of a machine's console, with --console
 )
 
 // Kinds lists the kinds of events.
@@ -85,22 +87,24 @@ func (v *events) event(e Event) {
 
 func (v *events) begin(s step) {
 	v.last, v.lastDone = s.start, -1
-	v.event(Event{Event: EventStep, Step: s.name})
+	v.event(Event{Event: EventStep, Node: s.lane.node, Step: s.name})
 }
 
-func (v *events) tick(s step) {
-	if s.total > 0 && s.done != v.lastDone && s.now.Sub(v.last) >= bytesEvery {
-		v.bytes(s)
+func (v *events) tick(under []step) {
+	for _, s := range under {
+		if s.total > 0 && s.done != v.lastDone && s.now.Sub(v.last) >= bytesEvery {
+			v.bytes(s)
+		}
 	}
 }
 
 func (v *events) bytes(s step) {
 	v.last, v.lastDone = s.now, s.done
-	v.event(Event{Event: EventProgress, Step: s.name, Done: &s.done, Total: s.total})
+	v.event(Event{Event: EventProgress, Node: s.lane.node, Step: s.name, Done: &s.done, Total: s.total})
 }
 
 func (v *events) log(s step, line string) {
-	v.event(Event{Event: EventLog, Step: s.name, Message: line})
+	v.event(Event{Event: EventLog, Node: s.lane.node, Step: s.name, Message: line})
 }
 
 func (v *events) end(s step, o outcome) {
@@ -108,8 +112,10 @@ func (v *events) end(s step, o outcome) {
 		v.bytes(s)
 	}
 	seconds := float64(s.elapsed().Milliseconds()) / 1000
-	v.event(Event{Event: string(o), Step: s.name, Seconds: &seconds})
+	v.event(Event{Event: string(o), Node: s.lane.node, Step: s.name, Seconds: &seconds})
 }
 
-func (v *events) note(line string)    { v.event(Event{Event: EventLog, Message: line}) }
-func (v *events) console(line string) { v.event(Event{Event: EventConsole, Message: line}) }
+func (v *events) note(line string) { v.event(Event{Event: EventLog, Message: line}) }
+func (v *events) console(l lane, line string) {
+	v.event(Event{Event: EventConsole, Node: l.node, Message: line})
+}

@@ -34,7 +34,7 @@ const (
 // else its last log line. It is shorter than width: a character in the last column
 // makes some terminals begin a new line.
 func (st style) running(s step, frame, width int) string {
-	parts := []part{{green, spinner[frame%len(spinner)]}, {bold, " " + s.name}}
+	parts := []part{{green, spinner[frame%len(spinner)]}, {bold, " " + s.title()}}
 	if s.total <= 0 {
 		parts = append(parts, part{none, "  " + clock(s.elapsed())})
 		if s.detail != "" {
@@ -50,11 +50,20 @@ func (st style) running(s step, frame, width int) string {
 		}
 	}
 	// What the bar gets is what the rest leaves; the numbers are worth more than it.
-	room := width - 1 - len("| ") - columns(s.name) - columns(numbers) - len("  []")
+	room := width - 1 - len("| ") - columns(s.title()) - columns(numbers) - len("  []")
 	if n := min(room, maxBar); n >= minBar {
 		parts = append(parts, part{none, "  [" + st.bar(s.done, s.total, n) + "]"})
 	}
 	return st.line(append(parts, part{none, numbers}), width)
+}
+
+// together is the line of several steps that are under way.
+func (st style) together(under []step, frame, width int) string {
+	parts := []part{{green, spinner[frame%len(spinner)]}}
+	for _, s := range under {
+		parts = append(parts, part{bold, "  " + s.title()}, part{none, " " + clock(s.elapsed())})
+	}
+	return st.line(parts, width)
 }
 
 // bar is n columns wide.
@@ -80,9 +89,9 @@ func (st style) ended(s step, o outcome, width int) string {
 		check, cross = "ok", "!!"
 	}
 	if o == done {
-		return st.line([]part{{green, check}, {none, " " + s.name}, {faint, took}}, width)
+		return st.line([]part{{green, check}, {none, " " + s.title()}, {faint, took}}, width)
 	}
-	return st.line([]part{{red, cross}, {bold, " " + s.name + ": " + string(o)}, {faint, took}}, width)
+	return st.line([]part{{red, cross}, {bold, " " + s.title() + ": " + string(o)}, {faint, took}}, width)
 }
 
 // line joins the parts and clips them to less than width columns.

@@ -18,12 +18,14 @@ type plain struct {
 
 func (p *plain) begin(s step) { p.last = s.start }
 
-func (p *plain) tick(s step) {
-	if s.now.Sub(p.last) < heartbeat {
+func (p *plain) tick(under []step) {
+	if under[0].now.Sub(p.last) < heartbeat {
 		return
 	}
-	p.last = s.now
-	fmt.Fprintf(p.w, "  %s: %s so far%s\n", s.name, clock(s.elapsed()), plainBytes(s))
+	for _, s := range under {
+		p.last = s.now
+		fmt.Fprintf(p.w, "  %s: %s so far%s\n", s.title(), clock(s.elapsed()), plainBytes(s))
+	}
 }
 
 func plainBytes(s step) string {
@@ -35,7 +37,7 @@ func plainBytes(s step) string {
 
 func (p *plain) log(s step, line string) {
 	p.last = s.now
-	fmt.Fprintf(p.w, "  %s\n", line)
+	fmt.Fprintf(p.w, "  %s%s\n", s.lane.prefix(), line)
 }
 
 func (p *plain) end(s step, o outcome) {
@@ -43,9 +45,9 @@ func (p *plain) end(s step, o outcome) {
 	if o != done {
 		mark = ": " + string(o)
 	}
-	fmt.Fprintf(p.w, "%s%s  %.1fs\n", s.name, mark, s.elapsed().Seconds())
+	fmt.Fprintf(p.w, "%s%s  %.1fs\n", s.title(), mark, s.elapsed().Seconds())
 }
 
-func (p *plain) note(line string)    { fmt.Fprintln(p.w, line) }
-func (p *plain) console(line string) { fmt.Fprintln(p.w, line) }
-func (p *plain) event(Event)         {}
+func (p *plain) note(line string)            { fmt.Fprintln(p.w, line) }
+func (p *plain) console(l lane, line string) { fmt.Fprintln(p.w, l.prefix()+line) }
+func (p *plain) event(Event)                 {}

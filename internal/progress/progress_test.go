@@ -43,7 +43,7 @@ func story(v func(*bytes.Buffer, *testClock) view) string {
 	r.Step("compile")
 	r.Log("etcd")
 	pass(31 * time.Second)
-	r.Console("a line of a machine")
+	r.Lanes("kiln-1")[0].Console("a line of a machine")
 	r.Event(Event{Event: EventReady})
 	r.End(fmt.Errorf("compile: %w", errors.New("no space left")))
 	r.Notef("stopping %s", "kiln-1")
@@ -70,6 +70,64 @@ last: interrupted  0.0s
 `
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestLanes: steps of several machines go on at the same time, each with its name.
+func TestLanes(t *testing.T) {
+	told := func(v func(*bytes.Buffer) view, names ...string) string {
+		var out bytes.Buffer
+		c := &testClock{t0}
+		r := &Reporter{view: v(&out), now: c.now}
+		r.Step("QEMU")
+		r.End(nil)
+		lanes := r.Lanes(names...)
+		for _, l := range lanes {
+			l.Step("kernel")
+		}
+		c.at = c.at.Add(31 * time.Second)
+		r.tick()
+		lanes[0].Step("initramfs")
+		lanes[0].Log("mounting")
+		last := lanes[len(lanes)-1]
+		last.Console("a line")
+		last.End(errors.New("panic"))
+		last.Log("after its end")
+		return out.String()
+	}
+	plainView := func(b *bytes.Buffer) view { return &plain{w: b, last: t0} }
+	if got, want := told(plainView, "a", "b"), `QEMU  0.0s
+  a: kernel: 0:31 so far
+  b: kernel: 0:31 so far
+a: kernel  31.0s
+  a: mounting
+b: a line
+b: kernel: failed  31.0s
+b: after its end
+`; got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	if got, want := told(plainView, "a"), `QEMU  0.0s
+  kernel: 0:31 so far
+kernel  31.0s
+  mounting
+a line
+initramfs: failed  0.0s
+after its end
+`; got != want {
+		t.Errorf("one machine:\n%s\nwant:\n%s", got, want)
+	}
+	term := told(func(b *bytes.Buffer) view {
+		return &terminal{w: b, width: func() int { return 60 }, style: style{ascii: true}}
+	}, "a", "b")
+	if want := "/  a: kernel 0:31  b: kernel 0:31"; !strings.Contains(term, want) {
+		t.Errorf("no %q in %q", want, term)
+	}
+	events := told(func(b *bytes.Buffer) view { return &events{w: b, now: func() time.Time { return t0 }} }, "a", "b")
+	for _, want := range []string{`"event":"step","node":"a","step":"initramfs"`, `"event":"console","node":"b","message":"a line"`, `"event":"failed","node":"b","step":"kernel"`} {
+		if !strings.Contains(events, want) {
+			t.Errorf("no %s in\n%s", want, events)
+		}
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 // terminal is as it was.
 const clearLine = "\r\x1b[K"
 
-// terminal redraws one line for the step that is under way. Lines of steps that
-// are over stay above it.
+// terminal redraws one line for what is under way. Lines of steps that are over
+// stay above it.
 type terminal struct {
 	w     io.Writer
 	width func() int
@@ -64,14 +64,20 @@ func (t *terminal) draw(s step) {
 func (t *terminal) above(line string) { _, _ = io.WriteString(t.w, clearLine+line+"\n") }
 
 func (t *terminal) begin(s step) { t.draw(s) }
-func (t *terminal) tick(s step) {
+func (t *terminal) tick(under []step) {
 	t.frame++
-	t.draw(s)
+	if len(under) == 1 {
+		t.draw(under[0])
+		return
+	}
+	_, _ = io.WriteString(t.w, clearLine+t.style.together(under, t.frame, t.width()))
 }
 
 // log only changes what the next tick draws: a burst of lines must not flicker.
 func (t *terminal) log(step, string)      {}
 func (t *terminal) end(s step, o outcome) { t.above(t.style.ended(s, o, t.width())) }
 func (t *terminal) note(line string)      { t.above(line) }
-func (t *terminal) console(line string)   { t.above(line) }
-func (t *terminal) event(Event)           {}
+func (t *terminal) console(l lane, line string) {
+	t.above(l.prefix() + line)
+}
+func (t *terminal) event(Event) {}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,7 +28,10 @@ type Config struct {
 	Disks     []Disk
 	MemoryMiB int // default 2048
 	CPUs      int // default 2
-	Net       *Net
+	// Net is a network of the machine's own, Ethernet a cable to a network that it
+	// shares. A machine has at most one of them.
+	Net      *Net
+	Ethernet *Ethernet
 	// Reuse starts from the overlays and firmware variables that an earlier
 	// machine left in Dir, as after a power cut. Without it they are made anew.
 	Reuse bool
@@ -66,6 +71,14 @@ type Net struct {
 	// Isolated keeps the guest from reaching anything: no host, no Internet.
 	// Forwarded ports still work.
 	Isolated bool
+}
+
+// Ethernet is a network card with a cable.
+type Ethernet struct {
+	MAC net.HardwareAddr
+	// Cable is a connected stream socket that carries frames, each with its length
+	// in front, 32 bits big-endian. Start closes it: the machine has it then.
+	Cable *os.File
 }
 
 // NetFor returns the network that a node with this static address expects. An
@@ -128,6 +141,12 @@ func (c Config) withDefaults() (Config, error) {
 			errs = append(errs, err)
 		}
 		c.Net = &n
+	}
+	if c.Net != nil && c.Ethernet != nil {
+		bad("Net and Ethernet are both set; a machine has one network card")
+	}
+	if e := c.Ethernet; e != nil && (len(e.MAC) != 6 || e.Cable == nil) {
+		bad("Ethernet with address %q: want one of six bytes, and a cable", e.MAC)
 	}
 	return c, errors.Join(errs...)
 }
@@ -208,7 +227,8 @@ const (
 func overlayName(i int) string { return "disk" + strconv.Itoa(i) + ".qcow2" }
 
 // args is QEMU's command line without its program. Firmware code and disk
-// overlays are given by path; fds 3 and 4 are the control socket and the console.
+// overlays are given by path; fds 3, 4 and 5 are the control socket, the
+// console and the Ethernet cable.
 func (c Config) args(firmwareCode string) []string {
 	q := c.Arch.QEMU
 	a := []string{
@@ -243,6 +263,9 @@ func (c Config) args(firmwareCode string) []string {
 	if c.Net != nil {
 		// No option ROM: nothing is ever booted from the network.
 		a = append(a, "-netdev", c.Net.arg(), "-device", "virtio-net-pci,netdev=net0,romfile=")
+	}
+	if e := c.Ethernet; e != nil {
+		a = append(a, "-netdev", "stream,id=net0,server=off,addr.type=fd,addr.str=5", "-device", "virtio-net-pci,netdev=net0,romfile=,mac="+e.MAC.String())
 	}
 	return append(a, c.ExtraArgs...)
 }

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -103,9 +104,19 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+func TestEthernetArgs(t *testing.T) {
+	c := Config{Dir: "d", Ethernet: &Ethernet{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Cable: os.Stdin}}
+	all := strings.Join(c.args(""), " ")
+	for _, want := range []string{"-netdev stream,id=net0,server=off,addr.type=fd,addr.str=5", "virtio-net-pci,netdev=net0,romfile=,mac=02:00:00:00:00:07"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no %q in %s", want, all)
+		}
+	}
+}
+
 func TestConfigReportsEveryMistake(t *testing.T) {
-	_, err := Config{Disks: []Disk{{SizeBytes: 100}}, CPUs: -1}.withDefaults()
-	for _, want := range []string{"Arch is not set", "Dir is not set", "disk 0 has no image", "size 100 is not a multiple of 512", "-1 CPUs"} {
+	_, err := Config{Disks: []Disk{{SizeBytes: 100}}, CPUs: -1, Net: &Net{}, Ethernet: &Ethernet{}}.withDefaults()
+	for _, want := range []string{"Arch is not set", "Dir is not set", "disk 0 has no image", "size 100 is not a multiple of 512", "-1 CPUs", "Net and Ethernet are both set", "want one of six bytes, and a cable"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
 		}

@@ -1,5 +1,7 @@
 package qemu
 
+import "context"
+
 // For the boot tests, which are outside of the package because what finds their
 // QEMU imports it.
 var (
@@ -8,3 +10,8 @@ var (
 )
 
 const ProbeTime = probeTime
+
+// QMP runs a command of the machine's control socket.
+func (m *Machine) QMP(ctx context.Context, command string, args any) error {
+	return m.qmp.Do(ctx, command, args, nil)
+}

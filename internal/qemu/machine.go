@@ -42,6 +42,9 @@ type Machine struct {
 // wants to stop it gently on an interrupt starts it with a context of its own.
 // It also ends when this process dies, however that happens.
 func Start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
+	if e := cfg.Ethernet; e != nil && e.Cable != nil {
+		defer e.Cable.Close()
+	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -109,6 +112,9 @@ func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 		return nil, errors.Join(err, qmpOurs.Close(), qmpTheirs.Close(), conLog.Close(), errLog.Close())
 	}
 	cmd.ExtraFiles = []*os.File{qmpTheirs, conTheirs} // fds 3 and 4
+	if cfg.Ethernet != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, cfg.Ethernet.Cable) // fd 5
+	}
 	cmd.Stdout, cmd.Stderr = m.stderr, m.stderr
 	// Its own process group: an interrupt typed at the terminal is for this
 	// process to act on, with a proper shutdown.
@@ -320,6 +326,10 @@ func (m *Machine) hasExited() bool {
 		return false
 	}
 }
+
+// Cable returns the two ends of an Ethernet cable: one for a switch in this
+// process, and one for Ethernet.
+func Cable() (net.Conn, *os.File, error) { return socketPair() }
 
 // socketPair returns two connected stream sockets: a connection for us and a
 // file for the child.

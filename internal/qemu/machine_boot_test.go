@@ -5,8 +5,10 @@ package qemu_test
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -308,5 +310,41 @@ func TestDiesWithParent(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("machine %d outlived its parent", pid)
 		}
+	}
+}
+
+// TestEthernet: what QEMU's network card sends comes out of the cable, as frames with
+// their length in front. QEMU itself announces the card; the machine need not know of it.
+func TestEthernet(t *testing.T) {
+	ours, cable, err := qemu.Cable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	mac := net.HardwareAddr{0x02, 1, 2, 3, 4, 5}
+	m := startTest(t, func(c *qemu.Config) {
+		c.Ethernet = &qemu.Ethernet{MAC: mac, Cable: cable}
+	})
+	if err := m.QMP(t.Context(), "announce-self", map[string]int{"initial": 10, "max": 10, "rounds": 1, "step": 10}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	size := make([]byte, 4)
+	if _, err := io.ReadFull(ours, size); err != nil {
+		t.Fatal(err)
+	}
+	frame := make([]byte, binary.BigEndian.Uint32(size))
+	if _, err := io.ReadFull(ours, frame); err != nil {
+		t.Fatal(err)
+	}
+	// A RARP announcement (type 0x8035) to everybody.
+	if len(frame) < 14 || net.HardwareAddr(frame[:6]).String() != "ff:ff:ff:ff:ff:ff" || net.HardwareAddr(frame[6:12]).String() != mac.String() || frame[12] != 0x80 || frame[13] != 0x35 {
+		t.Errorf("got %x", frame)
+	}
+	m.Kill()
+	if _, err := io.ReadFull(ours, size); !errors.Is(err, io.EOF) {
+		t.Errorf("the cable of a machine that is gone: %v", err)
 	}
 }

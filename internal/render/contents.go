@@ -6,9 +6,11 @@ import (
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/keepalived"
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
+	"github.com/kiln-os/kiln/profiles"
 )
 
 // entry is a file or folder of the node, owned by root.
@@ -33,11 +35,15 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 	if err != nil {
 		return nil, err
 	}
+	p, err := profiles.Load(n.Profile)
+	if err != nil {
+		return nil, err
+	}
 	out := []entry{
 		textFile("/etc/hostname", n.Name+"\n"),
 		dir("/etc/kiln", 0o700),
 		file(bootplan.Path, 0o600, secret.New(planYAML)),
-		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n)),
+		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n, p.UnmanagedDrivers)),
 	}
 	if h := hosts(c); h != "" {
 		out = append(out, textFile("/etc/hosts", h))
@@ -47,6 +53,13 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 	}
 	if n.Role != spec.RoleControlPlane {
 		return out, nil
+	}
+	if c.VirtualIP.Set() {
+		if !n.Static() {
+			return nil, fmt.Errorf("without a static address it cannot hold the virtual IP %s", c.VirtualIP.Address)
+		}
+		vip := keepalived.Config{VirtualIP: c.VirtualIP.Address, RouterID: c.VirtualIP.RouterID, NodeName: n.Name, Address: n.Address.Addr(), Rank: c.Rank(n.Name)}
+		out = append(out, textFile(keepalived.Path, string(vip.Marshal())))
 	}
 	pkiDir := plan.Cluster.CertificatesDir()
 	out = append(out, dir(pkiDir, 0o755), dir(pkiDir+"/etcd", 0o755))
@@ -68,8 +81,9 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		file(pkiDir+"/sa.pub", 0o600, secret.New(a.ServiceAccountPub))), nil
 }
 
-// networkUnit is the node's systemd.network(5) file.
-func networkUnit(n spec.Node) string {
+// networkUnit is the node's systemd.network(5) file. Interfaces of the drivers in
+// unmanaged are left alone.
+func networkUnit(n spec.Node, unmanaged []string) string {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
 	line("[Match]")
@@ -85,11 +99,25 @@ func networkUnit(n spec.Node) string {
 		line("Type=ether")
 		line("Kind=!*")
 	}
+	if len(unmanaged) > 0 {
+		line("Driver=!%s", strings.Join(unmanaged, " "))
+	}
 	line("\n[Network]")
 	if n.Static() {
-		line("Address=%s", n.Address)
-		if n.Gateway.IsValid() {
-			line("Gateway=%s", n.Gateway)
+		var announced, static6 bool
+		for _, a := range n.StaticAddresses() {
+			line("Address=%s", a)
+			static6 = static6 || a.Addr().Is6()
+		}
+		for _, g := range n.StaticGateways() {
+			line("Gateway=%s", g)
+			announced = announced || g.Is6()
+		}
+		if static6 {
+			// A router's announcements would add addresses that nobody chose; without a
+			// gateway they are the way out. Said in words, because the node forwards,
+			// and a node that forwards is a router that need not listen.
+			line("IPv6AcceptRA=%t", !announced)
 		}
 	} else {
 		line("DHCP=yes")
@@ -107,8 +135,9 @@ func networkUnit(n spec.Node) string {
 }
 
 // hosts makes the name of the control-plane endpoint resolvable where the
-// cluster file alone says which address it has: one control plane, static. Then
-// the first boot needs no DNS. Otherwise it is "" and the image's own file stays.
+// cluster file alone says which address it has: a virtual IP, or one control plane
+// with a static address. Then the first boot needs no DNS. Otherwise it is "" and the
+// image's own file stays.
 func hosts(c *spec.Cluster) string {
 	if c.ControlPlaneEndpoint == "" {
 		return ""
@@ -120,9 +149,20 @@ func hosts(c *spec.Cluster) string {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return ""
 	}
-	cps := c.ControlPlanes()
-	if len(cps) != 1 || !cps[0].Static() {
+	var addresses []netip.Addr
+	if cps := c.ControlPlanes(); c.VirtualIP.Set() {
+		addresses = append(addresses, c.VirtualIP.Address)
+	} else if len(cps) == 1 {
+		for _, a := range cps[0].StaticAddresses() {
+			addresses = append(addresses, a.Addr())
+		}
+	}
+	if len(addresses) == 0 {
 		return ""
 	}
-	return "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n" + cps[0].Address.Addr().String() + " " + host + "\n"
+	out := "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+	for _, a := range addresses {
+		out += a.String() + " " + host + "\n"
+	}
+	return out
 }

@@ -33,17 +33,29 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			Kubeadm:              c.Kubeadm,
 			Kubelet:              c.Kubelet,
 			KubeProxy:            c.KubeProxy,
+			NotBefore:            a.CA.Cert.NotBefore.UTC(),
 		},
-		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: n.Taints},
+		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
 		Tokens:   bootTokens(a, r, n.Name),
-		Timeouts: c.Timeouts,
+		Timeouts: c.NodeTimeouts(n),
+	}
+	if r == bootplan.RoleInit {
+		p.Tokens = append(p.Tokens, c.BootstrapTokens(a.Created())...)
 	}
 	for _, s := range c.CertSANs {
 		// kubeadm keeps them in lower case in its configuration.
 		p.Cluster.CertSANs = append(p.Cluster.CertSANs, strings.ToLower(s))
 	}
-	if n.Role == spec.RoleControlPlane && n.Static() {
-		p.Node.AdvertiseAddress = n.Address.Addr().String()
+	if c.VirtualIP.Set() {
+		p.Cluster.VirtualIP = c.VirtualIP.Address.String()
+		if host, _, err := bootplan.SplitEndpoint(c.ControlPlaneEndpoint); err == nil && host != p.Cluster.VirtualIP && !slices.Contains(p.Cluster.CertSANs, p.Cluster.VirtualIP) {
+			// Where the endpoint's name is not known yet the address does, too.
+			p.Cluster.CertSANs = append(p.Cluster.CertSANs, p.Cluster.VirtualIP)
+		}
+	}
+	p.Node.NodeIPs = n.NodeIPs()
+	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {
+		p.Node.AdvertiseAddress = addr.String()
 	}
 	if r != bootplan.RoleInit {
 		endpoint, err := c.Endpoint()

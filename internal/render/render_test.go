@@ -4,9 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"github.com/coreos/vcontext/report"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/keepalived"
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
@@ -34,8 +38,12 @@ func fixture(t *testing.T) *pki.Authority {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cert, err := pki.ParseCertificate(crt)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ca := func(name string) *pki.CA {
-		return &pki.CA{CertPEM: crt, KeyPEM: secret.FromString("PRIVATE KEY of " + name + "\n")}
+		return &pki.CA{CertPEM: crt, Cert: cert, KeyPEM: secret.FromString("PRIVATE KEY of " + name + "\n")}
 	}
 	created := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	return &pki.Authority{
@@ -66,6 +74,13 @@ func threeNodes(c *spec.Cluster) {
 	c.Nodes = append(c.Nodes,
 		spec.Node{Name: "kiln-2", Role: spec.RoleControlPlane, Profile: "qemu-amd64", Interface: spec.Interface{Name: "enp1s0"}},
 		spec.Node{Name: "kiln-3", Role: spec.RoleWorker, Profile: "qemu-amd64", Interface: spec.Interface{MAC: "52:54:00:12:34:56"}, Labels: map[string]string{"b": "2", "a": "1"}})
+}
+
+// virtualIP is threeNodes with a virtual IP behind the name.
+func virtualIP(c *spec.Cluster) {
+	threeNodes(c)
+	c.VirtualIP = spec.VirtualIP{Address: netip.MustParseAddr("10.0.2.100"), RouterID: 100}
+	c.Nodes[1].Address, c.Nodes[1].Gateway = netip.MustParsePrefix("10.0.2.16/24"), c.Nodes[0].Gateway
 }
 
 // documents replaces the cluster by that of testdata/documents.yaml, which has every
@@ -162,6 +177,7 @@ func TestGolden(t *testing.T) {
 		{"join-control-plane", threeNodes, 1},
 		{"join-worker", threeNodes, 2},
 		{"documents", documents(t), 0},
+		{"virtual-ip", virtualIP, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := cluster(t, tc.change)
@@ -182,8 +198,11 @@ func TestGolden(t *testing.T) {
 			}
 			plan, err := bootplan.Parse([]byte(files[bootplan.Path]))
 			role := tc.name
-			if role == "documents" {
+			switch role {
+			case "documents":
 				role = "init"
+			case "virtual-ip":
+				role = "join-control-plane"
 			}
 			if err != nil || string(plan.Role) != role {
 				t.Errorf("firstboot reads role %q, %v", plan.Role, err)
@@ -262,9 +281,40 @@ func TestNetworkUnit(t *testing.T) {
 		1: "[Match]\nName=enp1s0\n" + dhcp,
 		2: "[Match]\nMACAddress=52:54:00:12:34:56\nType=ether\nKind=!*\n" + dhcp,
 	} {
-		if got := networkUnit(c.Nodes[i]); got != want {
+		if got := networkUnit(c.Nodes[i], nil); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
+	}
+	// In Azure the hardware's interface has the MAC address of the one that is used.
+	want := "[Match]\nMACAddress=52:54:00:12:34:56\nType=ether\nKind=!*\nDriver=!mlx4_core mlx5_core mana\n" + dhcp
+	c.Nodes[2].Profile = "azure-amd64"
+	_, _, files := render(t, c, 2)
+	if got := files["/etc/systemd/network/10-kiln.network"]; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Each control plane gets keepalived's configuration with its own address and rank,
+// a worker none; the certificates name the address.
+func TestVirtualIP(t *testing.T) {
+	c := cluster(t, virtualIP)
+	for i, want := range []string{"$NODE_ADDRESS=10.0.2.15\n", "$NODE_ADDRESS=10.0.2.16\n", ""} {
+		r, _, files := render(t, c, i)
+		got, ok := files[keepalived.Path]
+		if ok != (want != "") || !strings.Contains(got, want) || ok && !strings.Contains(got, fmt.Sprintf("    priority %d\n", 100-i)) {
+			t.Errorf("node %d gets\n%s", i, got)
+		}
+		if p := r.Plan.Cluster; p.VirtualIP != "10.0.2.100" || !slices.Contains(p.CertSANs, "10.0.2.100") {
+			t.Errorf("node %d: plan %+v", i, p)
+		}
+	}
+	c.ControlPlaneEndpoint = "10.0.2.100:6443" // kubeadm puts it into the certificate itself
+	if r, _, _ := render(t, c, 0); slices.Contains(r.Plan.Cluster.CertSANs, "10.0.2.100") {
+		t.Errorf("twice in the certificate: %v", r.Plan.Cluster.CertSANs)
+	}
+	c.Nodes[1].Address = netip.Prefix{}
+	if _, err := Node(c, fixture(t), c.Nodes[1]); err == nil || !strings.Contains(err.Error(), "static address") {
+		t.Errorf("on DHCP: %v", err)
 	}
 }
 
@@ -277,6 +327,7 @@ func TestHosts(t *testing.T) {
 		"address":        {func(c *spec.Cluster) { c.ControlPlaneEndpoint = "10.0.2.15" }, ""},
 		"name":           {func(c *spec.Cluster) { c.ControlPlaneEndpoint = "api.example.org:443" }, "\n10.0.2.15 api.example.org\n"},
 		"two candidates": {threeNodes, ""},
+		"virtual IP":     {virtualIP, "\n10.0.2.100 api.example.org\n"},
 	} {
 		_, _, files := render(t, cluster(t, tc.change), 0)
 		if got := files["/etc/hosts"]; tc.want == "" && got != "" || !strings.HasSuffix(got, tc.want) {

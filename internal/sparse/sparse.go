@@ -142,17 +142,9 @@ func Digest(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	data, err := extents(f, size)
+	numbers, err := numbersOf(f, size, block)
 	if err != nil {
 		return "", err
-	}
-	var numbers []int64
-	for _, e := range data {
-		for n := e.at / block; n*block < e.at+e.len; n++ {
-			if len(numbers) == 0 || numbers[len(numbers)-1] < n {
-				numbers = append(numbers, n)
-			}
-		}
 	}
 	sums, err := hashBlocks(f, size, numbers)
 	if err != nil {
@@ -168,6 +160,32 @@ func Digest(name string) (string, error) {
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Blocks lists the numbers of those blocks of f, each of the given number of bytes,
+// that are not all in holes, in order. They may still hold nothing but zeros.
+func Blocks(f *os.File, bytes int64) ([]int64, error) {
+	size, err := sizeOf(f)
+	if err != nil {
+		return nil, err
+	}
+	return numbersOf(f, size, bytes)
+}
+
+func numbersOf(f *os.File, size, bytes int64) ([]int64, error) {
+	data, err := extents(f, size)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int64
+	for _, e := range data {
+		for n := e.at / bytes; n*bytes < e.at+e.len; n++ {
+			if len(numbers) == 0 || numbers[len(numbers)-1] < n {
+				numbers = append(numbers, n)
+			}
+		}
+	}
+	return numbers, nil
 }
 
 // hashBlocks returns the digest of each block, nil for zeros.

@@ -20,9 +20,16 @@ func TestReferenceIsComplete(t *testing.T) {
 	}
 	want := map[string]bool{}
 	settings(reflect.TypeFor[Cluster](), "", want)
-	settings(reflect.TypeFor[kubeadmapi.ClusterConfiguration](), "ClusterConfiguration.", want)
-	for _, s := range []string{"apiVersion", "kind"} {
-		delete(want, "ClusterConfiguration."+s)
+	documents := map[string]reflect.Type{
+		kubeadmapi.Kind:      reflect.TypeFor[kubeadmapi.ClusterConfiguration](),
+		kubeadmapi.KindInit:  reflect.TypeFor[kubeadmapi.InitConfiguration](),
+		kubeadmapi.KindJoin:  reflect.TypeFor[kubeadmapi.JoinConfiguration](),
+		kubeadmapi.KindReset: reflect.TypeFor[kubeadmapi.ResetConfiguration](),
+	}
+	for kind, d := range documents {
+		settings(d, kind+".", want)
+		delete(want, kind+".apiVersion")
+		delete(want, kind+".kind")
 	}
 	got := map[string]bool{}
 	for _, line := range strings.Split(string(text), "\n") {
@@ -31,7 +38,8 @@ func TestReferenceIsComplete(t *testing.T) {
 			continue
 		}
 		name := strings.Trim(cells[1], " `")
-		if strings.Contains(cells[1], "`") && (len(cells) > 4 || strings.HasPrefix(name, "ClusterConfiguration.")) {
+		kind, _, _ := strings.Cut(name, ".")
+		if strings.Contains(cells[1], "`") && (len(cells) > 4 || documents[kind] != nil) {
 			got[name] = true
 		}
 	}
@@ -60,7 +68,7 @@ func settings(t reflect.Type, prefix string, into map[string]bool) {
 		isText := reflect.PointerTo(ft).Implements(textType)
 		switch {
 		case ft == reflect.TypeFor[[]Snippet](), reflect.PointerTo(ft).Implements(jsonType), strings.HasPrefix(ft.String(), "[]kubeadmapi."),
-			ft.String() == "[]v1.EnvVar", ft == reflect.TypeFor[kubeadmapi.ExternalEtcd]():
+			ft.String() == "[]v1.EnvVar", ft.String() == "[]v1.Taint", ft == reflect.TypeFor[kubeadmapi.ExternalEtcd]():
 			into[name] = true
 		case ft.Kind() == reflect.Struct && !isText:
 			settings(ft, name+".", into)

@@ -40,7 +40,7 @@ func (c *Cluster) nodeMask(v6 bool) int {
 // ownedFlags are flags that have a setting of their own, or that Kiln relies on.
 var ownedFlags = map[string]map[string]string{
 	"apiServer": {
-		"secure-port":              "firstboot and kubeconfigs reach the API server at port 6443; for another one outside, set controlPlaneEndpoint",
+		"secure-port":              "set localAPIEndpoint.bindPort of an InitConfiguration; for another port outside, set controlPlaneEndpoint",
 		"advertise-address":        "set nodes[].address in the document of kind Cluster",
 		"bind-address":             "firstboot reaches the API server at the node's own address, and a load balancer may be elsewhere",
 		"service-cluster-ip-range": "set networking.serviceSubnet",
@@ -75,8 +75,11 @@ func (v *validator) clusterConfiguration(k kubeadmapi.ClusterConfiguration) {
 	v.component(at("apiServer"), k.APIServer.ControlPlaneComponent)
 	v.component(at("controllerManager"), k.ControllerManager)
 	v.component(at("scheduler"), k.Scheduler)
-	if v.Doc.Has(at("etcd", "external")) {
-		v.bad(at("etcd", "external"), "remove it: the control-plane nodes run etcd themselves", "an external etcd is not in this version")
+	if e := k.Etcd.External; e != nil {
+		if k.Etcd.Local != nil {
+			v.bad(at("etcd", "external"), "want one of the two", "etcd is either local or external")
+		}
+		v.externalEtcd(at("etcd", "external"), *e)
 	}
 	if e := k.Etcd.Local; e != nil {
 		p := at("etcd", "local")

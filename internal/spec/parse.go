@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -23,10 +24,14 @@ import (
 // Known is what the program that reads the file can build.
 type Known struct {
 	Profiles []string
+	Formats  []string // of image files
 	Versions []string // of Kubernetes, compiled: "v1.37.2"
 	// Release reads a payload manifest, whose path is as the cluster file has it, and
 	// returns its version of Kubernetes and what is wrong with it. Nil checks nothing.
 	Release func(manifest string) (version string, mistakes diag.List)
+	// Patches reads a folder of patches, whose path is as the cluster file has it. Nil
+	// checks nothing and reads none.
+	Patches func(directory string) ([]bootplan.Patch, []error)
 }
 
 // The kinds of documents that may stand beside the Cluster.
@@ -40,13 +45,14 @@ var apiVersions = map[string]string{
 	kubeadmapi.Kind: kubeadmapi.APIVersion,
 	kindKubelet:     kubeletv1beta1.SchemeGroupVersion.String(),
 	kindKubeProxy:   kubeproxyv1alpha1.SchemeGroupVersion.String(),
+
+	kubeadmapi.KindInit:  kubeadmapi.APIVersion,
+	kubeadmapi.KindJoin:  kubeadmapi.APIVersion,
+	kubeadmapi.KindReset: kubeadmapi.APIVersion,
 }
 
 // refusedKinds are kubeadm's kinds that have no place here, with the reason.
 var refusedKinds = map[string]string{
-	"InitConfiguration":    "imagegen makes it: name, address, taints and labels of a node stand in nodes, timeouts and tokens in the document of kind Cluster",
-	"JoinConfiguration":    "imagegen makes it: name, address, taints and labels of a node stand in nodes, timeouts and tokens in the document of kind Cluster",
-	"ResetConfiguration":   "it configures a command that is run on a node",
 	"UpgradeConfiguration": "it configures a command that is run on a node",
 }
 
@@ -55,7 +61,10 @@ var refusedKinds = map[string]string{
 func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	c := &Cluster{}
 	docs, list := diag.ParseAll(filename, data)
-	defer func() { list.Sort() }()
+	defer func() {
+		list.Sort()
+		hideTokens(list)
+	}()
 	if len(docs) == 0 {
 		if len(list) == 0 {
 			list.Add(diag.Mistake{File: filename, Message: "the file is empty"})
@@ -82,6 +91,7 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	}
 	d.Decode(c, "a cluster file", "want apiVersion, kind, name, nodes")
 	placeSnippets(d, c)
+	c.decodeNodeDocuments(found, known)
 	v := &validator{Decoder: d, c: c, known: known}
 	var sans []string
 	if kubeadm != nil {
@@ -89,6 +99,7 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 		c.Kubeadm = kubeadm.k
 		sans, c.Kubeadm.APIServer.CertSANs = kubeadm.k.APIServer.CertSANs, nil
 	}
+	c.disableSkipped()
 	c.applyDefaults()
 	v.validate()
 	check := func(d *strict.Decoder) *validator { return &validator{Decoder: d, c: c, known: known, cluster: v} }
@@ -100,6 +111,15 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	}
 	if d := found[kindKubeProxy]; d != nil {
 		check(d).kubeProxyConfiguration(&kubeProxy)
+	}
+	if d := found[kubeadmapi.KindInit]; d != nil {
+		check(d).initConfiguration(c.Documents.Init)
+	}
+	if d := found[kubeadmapi.KindJoin]; d != nil {
+		check(d).joinConfiguration(c.Documents.Join)
+	}
+	if d := found[kubeadmapi.KindReset]; d != nil {
+		check(d).resetConfiguration(c.Documents.Reset)
 	}
 	for _, s := range sans {
 		if !slices.Contains(c.CertSANs, s) {
@@ -131,7 +151,7 @@ func sortDocuments(docs []*diag.Document, list *diag.List) map[string]*strict.De
 				message = "is missing"
 			}
 			hint := "want " + want
-			if hasGroup && k == kubeadmapi.Kind {
+			if hasGroup && want == kubeadmapi.APIVersion {
 				hint += "; kubeadm config migrate converts older ones"
 			}
 			list.Add(doc.At(version, message, hint))
@@ -139,7 +159,7 @@ func sortDocuments(docs []*diag.Document, list *diag.List) map[string]*strict.De
 		case k == Kind || strings.HasPrefix(v, "kiln-os.dev/") || len(docs) == 1 || i == 0 && k == "" && v == "":
 			k = Kind
 		default:
-			hint := "want one of Cluster, ClusterConfiguration, KubeletConfiguration, KubeProxyConfiguration"
+			hint := "want one of Cluster, ClusterConfiguration, InitConfiguration, JoinConfiguration, ResetConfiguration, KubeletConfiguration, KubeProxyConfiguration"
 			list.Add(doc.At(kind, fmt.Sprintf("%q is not a kind of document that this program reads", k), hint))
 			continue
 		}
@@ -177,6 +197,21 @@ var textForms = map[reflect.Type][2]string{
 	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
 	reflect.TypeFor[metav1.Duration]():   {"a duration", "such as 90s"},
 	reflect.TypeFor[resource.Quantity](): {"a quantity", "such as 100Mi"},
+	reflect.TypeFor[metav1.Time]():       {"a time", "such as 2030-01-31T12:00:00Z"},
+}
+
+// token is what may be a bootstrap token in a line of the file.
+var token = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
+
+// hideTokens takes the secret parts of tokens out of the lines that mistakes show.
+// A line that stands for a token that is none is not shown at all.
+func hideTokens(list diag.List) {
+	for i, m := range list {
+		if strings.HasPrefix(m.Path, "bootstrapTokens") || strings.HasPrefix(m.Path, "discovery") {
+			list[i].Source = ""
+		}
+		list[i].Source = token.ReplaceAllStringFunc(list[i].Source, func(s string) string { return s[:7] + strings.Repeat("*", 16) })
+	}
 }
 
 var specialForms = map[reflect.Type]func(*strict.Decoder, *yaml.Node, diag.Path) any{

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -58,8 +60,9 @@ type Cluster struct {
 	Name              string `json:"name"`
 	KubernetesVersion string `json:"kubernetesVersion"`
 	// ControlPlaneEndpoint is the host or host:port all nodes and users reach the
-	// API at; empty means the address of the one control-plane node.
+	// API at; empty means the virtual IP, or the address of the first control plane.
 	ControlPlaneEndpoint string        `json:"controlPlaneEndpoint"`
+	VirtualIP            VirtualIP     `json:"virtualIP"`
 	EncryptionAlgorithm  pki.Algorithm `json:"encryptionAlgorithm"`
 	// CertSANs are further names and addresses in the API server's certificate.
 	CertSANs []string          `json:"certSANs"`
@@ -81,6 +84,9 @@ type Cluster struct {
 	// in the same file as JSON objects, nil if there is none.
 	Kubelet   json.RawMessage `json:"-"`
 	KubeProxy json.RawMessage `json:"-"`
+	// Documents are kubeadm's InitConfiguration, JoinConfiguration and
+	// ResetConfiguration in the same file.
+	Documents NodeDocuments `json:"-"`
 }
 
 // PayloadSource says where Kubernetes and what else Kiln puts on nodes comes from.
@@ -100,6 +106,17 @@ type Payload struct {
 	Manifest string `json:"manifest"`
 }
 
+// VirtualIP is an address in the control planes' subnet that one of them holds, and
+// another takes over. The zero value means none.
+type VirtualIP struct {
+	Address netip.Addr `json:"address"`
+	// RouterID tells it from other virtual addresses in the same network (VRRP's VRID).
+	RouterID int `json:"routerID"`
+}
+
+// Set reports whether there is one.
+func (v VirtualIP) Set() bool { return v.Address.IsValid() }
+
 // Network is the cluster's addresses and names.
 type Network struct {
 	PodSubnets     []netip.Prefix `json:"podSubnets"`     // one per address family
@@ -115,16 +132,26 @@ type Node struct {
 	Name    string `json:"name"`
 	Role    Role   `json:"role"`
 	Profile string `json:"profile"`
+	// Formats are those of the node's image files; none means those of the profile.
+	Formats []string `json:"formats"`
 	// Address is static, with its prefix length (10.0.2.15/24); without one the node asks DHCP.
-	Address     netip.Prefix `json:"address"`
-	Gateway     netip.Addr   `json:"gateway"`
-	Nameservers []netip.Addr `json:"nameservers"`
-	Interface   Interface    `json:"interface"`
+	Address netip.Prefix `json:"address"`
+	Gateway netip.Addr   `json:"gateway"`
+	// Addresses are instead of Address one of each family, the primary one first, and
+	// Gateways their routers. With defaults applied Address and Gateway are the first.
+	Addresses   []netip.Prefix `json:"addresses"`
+	Gateways    []netip.Addr   `json:"gateways"`
+	Nameservers []netip.Addr   `json:"nameservers"`
+	Interface   Interface      `json:"interface"`
 	// Labels and Taints of the Kubernetes node. Nil Taints are the role's
 	// default, an empty list is none.
 	Labels map[string]string `json:"labels"`
 	Taints []bootplan.Taint  `json:"taints"`
-	Butane []Snippet         `json:"butane"`
+	// KubeletExtraArgs are flags of this node's kubelet, IgnorePreflightErrors are
+	// checks that only warn on it.
+	KubeletExtraArgs      []kubeadmapi.Arg `json:"kubeletExtraArgs"`
+	IgnorePreflightErrors []string         `json:"ignorePreflightErrors"`
+	Butane                []Snippet        `json:"butane"`
 }
 
 // Static reports whether the node has a fixed address.
@@ -197,6 +224,12 @@ func (c *Cluster) Node(name string) (Node, bool) {
 	return Node{}, false
 }
 
+// Rank is the node's place among the control planes, 0 for the one that creates the
+// cluster; -1 if it is none.
+func (c *Cluster) Rank(name string) int {
+	return slices.IndexFunc(c.ControlPlanes(), func(n Node) bool { return n.Name == name })
+}
+
 // Endpoint is the host:port at which users and joining nodes reach the API: the
 // control-plane endpoint, or the first control plane's static address.
 func (c *Cluster) Endpoint() (string, error) {
@@ -208,10 +241,10 @@ func (c *Cluster) Endpoint() (string, error) {
 		return net.JoinHostPort(host, strconv.Itoa(port)), nil
 	}
 	cps := c.ControlPlanes()
-	if len(cps) == 0 || !cps[0].Static() {
+	if len(cps) == 0 || !c.AdvertiseAddress(cps[0]).IsValid() {
 		return "", errors.New("the API has no address: set controlPlaneEndpoint, or give the first control-plane node a static address")
 	}
-	return net.JoinHostPort(cps[0].Address.Addr().String(), strconv.Itoa(bootplan.DefaultAPIPort)), nil
+	return net.JoinHostPort(c.AdvertiseAddress(cps[0]).String(), strconv.Itoa(c.APIPort(cps[0]))), nil
 }
 
 // applyDefaults fills what the file leaves open.
@@ -222,20 +255,31 @@ func (c *Cluster) applyDefaults() {
 	if c.Payload.Source == "" {
 		c.Payload.Source = PayloadCompile
 	}
+	if vip := c.VirtualIP; vip.Set() {
+		if c.ControlPlaneEndpoint == "" {
+			c.ControlPlaneEndpoint = net.JoinHostPort(vip.Address.String(), strconv.Itoa(bootplan.DefaultAPIPort))
+		}
+		if bytes := vip.Address.AsSlice(); vip.RouterID == 0 {
+			// As different as the virtual addresses of a /24 are.
+			c.VirtualIP.RouterID = max(1, int(bytes[len(bytes)-1]))
+		}
+	}
 	if c.EncryptionAlgorithm == "" {
 		c.EncryptionAlgorithm = pki.DefaultAlgorithm
 	}
-	if len(c.Network.PodSubnets) == 0 {
-		c.Network.PodSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultPodSubnet)}
-	}
-	if len(c.Network.ServiceSubnets) == 0 {
-		c.Network.ServiceSubnets = []netip.Prefix{netip.MustParsePrefix(DefaultServiceSubnet)}
-	}
+	c.primaryAddresses()
+	c.defaultSubnets()
 	if c.Network.DNSDomain == "" {
 		c.Network.DNSDomain = DefaultDNSDomain
 	}
 	if c.Network.Plugin == "" {
 		c.Network.Plugin = PluginFlannel
+	}
+	if port := c.bindPort(); port != bootplan.DefaultAPIPort && c.ControlPlaneEndpoint != "" {
+		// As kubeadm does: an endpoint without a port has that of the API server.
+		if host, had := strings.Trim(c.ControlPlaneEndpoint, "[]"), c.ControlPlaneEndpoint; isAddress(host) || !strings.Contains(had, ":") {
+			c.ControlPlaneEndpoint = net.JoinHostPort(host, strconv.Itoa(port))
+		}
 	}
 	def := bootplan.DefaultTimeouts()
 	for _, t := range []struct{ have, def *bootplan.Duration }{
@@ -244,6 +288,9 @@ func (c *Cluster) applyDefaults() {
 		{&c.Timeouts.ControlPlane, &def.ControlPlane},
 		{&c.Timeouts.KubernetesCall, &def.KubernetesCall},
 		{&c.Timeouts.NodeReady, &def.NodeReady},
+		{&c.Timeouts.Discovery, &def.Discovery},
+		{&c.Timeouts.TLSBootstrap, &def.TLSBootstrap},
+		{&c.Timeouts.EtcdCall, &def.EtcdCall},
 	} {
 		if *t.have == 0 {
 			*t.have = *t.def

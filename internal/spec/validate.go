@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/nodelabels"
 	"github.com/kiln-os/kiln/internal/strict"
 	"github.com/kiln-os/kiln/pki"
 )
@@ -87,6 +89,7 @@ func (v *validator) validate() {
 	}
 	v.oneOf(diag.Path{"encryptionAlgorithm"}, string(v.c.EncryptionAlgorithm), algs, "key algorithm")
 	v.endpoint()
+	v.virtualIP()
 	for i, s := range v.c.CertSANs {
 		v.host(diag.Path{"certSANs", i}, s, true)
 	}
@@ -98,7 +101,6 @@ func (v *validator) validate() {
 	}
 	subnets := v.network()
 	v.nodes(subnets)
-	v.checkSingleNode()
 }
 
 // payload checks where the programs come from, and that it has the version of
@@ -139,14 +141,6 @@ func (v *validator) payload() {
 	}
 }
 
-// checkSingleNode holds the one rule that this version of Kiln builds clusters of
-// one node only.
-func (v *validator) checkSingleNode() {
-	if n := len(v.c.Nodes); n > 1 {
-		v.bad(diag.Path{"nodes"}, "want exactly one node, of role control-plane", "there are %d nodes, but this version builds single-node clusters", n)
-	}
-}
-
 // oneOf checks a value against a closed set.
 func (v *validator) oneOf(p diag.Path, value string, set []string, what string) {
 	if slices.Contains(set, value) {
@@ -165,10 +159,11 @@ func (v *validator) oneOf(p diag.Path, value string, set []string, what string) 
 func (v *validator) endpoint() {
 	p := diag.Path{"controlPlaneEndpoint"}
 	e := v.c.ControlPlaneEndpoint
-	if e == "" {
-		if v.has(p) {
-			v.bad(p, "want a host or host:port, or remove the key", "is empty")
-		}
+	if at := v.place(p); v.has(p) && at.Doc.Text(at.path) == "" {
+		v.bad(p, "want a host or host:port, or remove the key", "is empty")
+		return
+	}
+	if !v.has(p) {
 		return
 	}
 	const want = "want a name or address with or without a port: api.example.org, 10.0.2.15:6443, [fd00::1]:6443"
@@ -177,6 +172,7 @@ func (v *validator) endpoint() {
 		v.bad(p, want, "%q is not an endpoint", e)
 		return
 	}
+	v.checkAmbiguous(p, e)
 	if a, err := netip.ParseAddr(host); err == nil {
 		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Zone() != "" {
 			v.bad(p, "want an address that every node and user can reach", "%s cannot be the address of a cluster", host)
@@ -308,7 +304,7 @@ func (v *validator) unicast(p diag.Path, a netip.Addr) bool {
 
 func (v *validator) nodes(subnets []subnet) {
 	p := diag.Path{"nodes"}
-	const want = "want a list with one node of role control-plane"
+	const want = "want a list of nodes, at least one of role control-plane"
 	if !v.required(p, want) {
 		return
 	}
@@ -329,8 +325,12 @@ func (v *validator) nodes(subnets []subnet) {
 		q := p.Child(i)
 		v.node(q, n, subnets)
 		unique(q.Child("name"), n.Name, "name")
-		if n.Static() {
-			unique(q.Child("address"), n.Address.Addr().String(), "address")
+		for j, a := range n.StaticAddresses() {
+			at := q.Child("address")
+			if v.Doc.Has(q.Child("addresses")) {
+				at = q.Child("addresses", j)
+			}
+			unique(at, a.Addr().String(), "address")
 		}
 		unique(q.Child("interface", "mac"), n.Interface.MAC, "MAC address")
 		switch n.Role {
@@ -343,6 +343,11 @@ func (v *validator) nodes(subnets []subnet) {
 	}
 	if control == 0 && !unknown {
 		v.bad(p, "give one node the role control-plane", "there is no control-plane node")
+	}
+	if control > 1 && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.has(diag.Path{"virtualIP"}) {
+		// kubeadm refuses it too: it cannot be changed later.
+		v.bad(p, "set virtualIP to a free address of their subnet, or controlPlaneEndpoint to a name or address that leads to all of them, such as that of a load balancer",
+			"%d control-plane nodes have no address in common at which the API could be reached", control)
 	}
 }
 
@@ -367,6 +372,9 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 	if q := p.Child("profile"); v.required(q, "want one of "+strings.Join(v.known.Profiles, ", ")) {
 		v.oneOf(q, n.Profile, v.known.Profiles, "profile")
 	}
+	for i, f := range n.Formats {
+		v.oneOf(p.Child("formats", i), f, v.known.Formats, "image format")
+	}
 	v.addresses(p, n, subnets)
 	if m := n.Interface.MAC; m != "" {
 		if hw, err := net.ParseMAC(m); err != nil || len(hw) != 6 {
@@ -384,57 +392,20 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 		if e := validation.IsValidLabelValue(value); len(e) > 0 {
 			v.bad(q, "want at most 63 of a-z, A-Z, 0-9, -, _ and .", "%q is not a label value", value)
 		}
+		if n.Role == RoleWorker && nodelabels.NeedsAdmin(key) {
+			// A worker has a kubelet's rights only, and NodeRestriction denies it this one.
+			v.badKey(q, "set it with kubectl label node, or take a key of your own, such as example.org/"+path.Base(key), "a worker may not give itself the label %s", key)
+		}
 	}
 	v.taints(p.Child("taints"), n.Taints)
+	v.kubeletFlags(p.Child("kubeletExtraArgs"), n.KubeletExtraArgs)
+	v.ignored(p.Child("ignorePreflightErrors"), n.IgnorePreflightErrors)
 }
 
 // badKey is bad for the key at p.
 func (v *validator) badKey(p diag.Path, want, format string, a ...any) {
 	if !v.Bad(p) {
 		v.List.Add(v.Doc.AtKey(p, fmt.Sprintf(format, a...), want))
-	}
-}
-
-func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
-	for i, a := range n.Nameservers {
-		if v.Doc.Has(p.Child("nameservers")) {
-			v.unicast(p.Child("nameservers", i), a)
-		}
-	}
-	if !v.Doc.Has(p.Child("address")) {
-		if v.Doc.Has(p.Child("gateway")) {
-			v.bad(p.Child("gateway"), "give the node an address too, or remove the gateway", "a node without address asks DHCP, which also names the gateway")
-		}
-		if n.Role == RoleControlPlane && !v.has(diag.Path{"controlPlaneEndpoint"}) {
-			v.bad(p.Child("address"), "set controlPlaneEndpoint to a name or address that will lead to this node, or give it a static address",
-				"a control-plane node on DHCP has no address that admin.conf could name")
-		}
-		return
-	}
-	q, a := p.Child("address"), n.Address
-	if !a.IsValid() || !v.unicast(q, a.Addr()) {
-		return
-	}
-	if a.Addr().Is4() && a.Bits() < 31 && (a.Addr() == a.Masked().Addr() || !a.Contains(a.Addr().Next())) {
-		v.bad(q, "want the address of the node itself", "%s is the network or broadcast address of its subnet", a.Addr())
-	}
-	for _, s := range subnets {
-		if a.Masked().Overlaps(s.prefix) {
-			v.bad(q, "want subnets that share no address", "the node's subnet %s overlaps with %s %s", a.Masked(), s.what, s.prefix)
-		}
-	}
-	if svc := v.c.Network.ServiceSubnets; n.Role == RoleControlPlane && svc[0].IsValid() && svc[0].Addr().Is4() != a.Addr().Is4() {
-		v.bad(q, "want an address of the family of the first service subnet", "the API server cannot serve %s from %s", svc[0], a.Addr())
-	}
-	g := p.Child("gateway")
-	if !v.required(g, "want the address of the router in "+a.Masked().String()) || !n.Gateway.IsValid() || !v.unicast(g, n.Gateway) {
-		return
-	}
-	switch {
-	case n.Gateway == a.Addr():
-		v.bad(g, "want the address of the router", "%s is the node itself", n.Gateway)
-	case !a.Contains(n.Gateway) && !n.Gateway.IsLinkLocalUnicast():
-		v.bad(g, "want an address in "+a.Masked().String(), "%s is not on the node's subnet", n.Gateway)
 	}
 }
 

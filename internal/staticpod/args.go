@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 )
@@ -55,15 +54,16 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 	if urls, ok := kubeadmapi.ArgValue(ExtraArgs(cfg, Etcd), "advertise-client-urls"); ok {
 		etcdServers = urls
 	}
+	etcd := kubeadmapi.ExternalEtcd{CAFile: pki("etcd/ca.crt"), CertFile: pki("apiserver-etcd-client.crt"), KeyFile: pki("apiserver-etcd-client.key")}
+	if external := cfg.Plan.Cluster.ExternalEtcd(); external != nil {
+		etcd, etcdServers = *external, strings.Join(external.Endpoints, ",")
+	}
 	args := []Arg{
 		{Name: "advertise-address", Value: cfg.AdvertiseAddress.String()},
 		{Name: "allow-privileged", Value: "true"},
 		{Name: "client-ca-file", Value: pki("ca.crt")},
 		{Name: "enable-admission-plugins", Value: "NodeRestriction"},
 		{Name: "enable-bootstrap-token-auth", Value: "true"},
-		{Name: "etcd-cafile", Value: pki("etcd/ca.crt")},
-		{Name: "etcd-certfile", Value: pki("apiserver-etcd-client.crt")},
-		{Name: "etcd-keyfile", Value: pki("apiserver-etcd-client.key")},
 		{Name: "etcd-servers", Value: etcdServers},
 		{Name: "kubelet-client-certificate", Value: pki("apiserver-kubelet-client.crt")},
 		{Name: "kubelet-client-key", Value: pki("apiserver-kubelet-client.key")},
@@ -75,13 +75,19 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 		{Name: "requestheader-extra-headers-prefix", Value: "X-Remote-Extra-"},
 		{Name: "requestheader-group-headers", Value: "X-Remote-Group"},
 		{Name: "requestheader-username-headers", Value: "X-Remote-User"},
-		{Name: "secure-port", Value: strconv.Itoa(bootplan.DefaultAPIPort)},
+		{Name: "secure-port", Value: strconv.Itoa(cfg.Plan.Node.Port())},
 		{Name: "service-account-issuer", Value: "https://kubernetes.default.svc." + cfg.Plan.Cluster.DNSDomain},
 		{Name: "service-account-key-file", Value: pki("sa.pub")},
 		{Name: "service-account-signing-key-file", Value: pki("sa.key")},
 		{Name: "service-cluster-ip-range", Value: strings.Join(cfg.Plan.Cluster.ServiceSubnets, ",")},
 		{Name: "tls-cert-file", Value: pki("apiserver.crt")},
 		{Name: "tls-private-key-file", Value: pki("apiserver.key")},
+	}
+	if etcd.CAFile != "" {
+		args = append(args, Arg{Name: "etcd-cafile", Value: etcd.CAFile})
+	}
+	if etcd.CertFile != "" && etcd.KeyFile != "" {
+		args = append(args, Arg{Name: "etcd-certfile", Value: etcd.CertFile}, Arg{Name: "etcd-keyfile", Value: etcd.KeyFile})
 	}
 	// The API server takes a file with the modes, or the modes.
 	if _, structured := kubeadmapi.ArgValue(ExtraArgs(cfg, APIServer), "authorization-config"); !structured {
@@ -90,8 +96,14 @@ func apiServerArgs(cfg nodeconfig.Config) []Arg {
 	return args
 }
 
-func controllerManagerArgs(cfg nodeconfig.Config) []Arg {
+// controllerManagerArgs: without the key of the cluster's CA the controller manager
+// signs nothing.
+func controllerManagerArgs(cfg nodeconfig.Config, externalCA bool) []Arg {
 	pki := pkiOf(cfg)
+	signingCert, signingKey := pki("ca.crt"), pki("ca.key")
+	if externalCA {
+		signingCert, signingKey = "", ""
+	}
 	conf := path.Join(confDir, "controller-manager.conf")
 	args := []Arg{
 		{Name: "authentication-kubeconfig", Value: conf},
@@ -99,8 +111,8 @@ func controllerManagerArgs(cfg nodeconfig.Config) []Arg {
 		{Name: "bind-address", Value: "127.0.0.1"},
 		{Name: "client-ca-file", Value: pki("ca.crt")},
 		{Name: "cluster-name", Value: cfg.Plan.Cluster.Name},
-		{Name: "cluster-signing-cert-file", Value: pki("ca.crt")},
-		{Name: "cluster-signing-key-file", Value: pki("ca.key")},
+		{Name: "cluster-signing-cert-file", Value: signingCert},
+		{Name: "cluster-signing-key-file", Value: signingKey},
 		// The last two are off by default; without them joining nodes find no signed
 		// cluster-info, and expired tokens stay.
 		{Name: "controllers", Value: "*,bootstrapsigner,tokencleaner"},

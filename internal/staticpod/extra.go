@@ -46,6 +46,9 @@ func ExtraArgs(cfg nodeconfig.Config, component string) []Arg {
 	case Etcd:
 		user = c.LocalEtcd().ExtraArgs
 	}
+	if cfg.FromCluster {
+		own = nil // they are in the configuration if the cluster has them
+	}
 	var out []Arg
 	for _, a := range own {
 		if _, replaced := kubeadmapi.ArgValue(user, a.Name); !replaced {

@@ -1,7 +1,7 @@
 // Package staticpod renders the static pods of a control plane exactly as kubeadm
 // 1.37 does (cmd/kubeadm/app/phases/controlplane, .../phases/etcd and
 // .../util/staticpod): kubeadm upgrade compares what it finds with what it would
-// write. One difference is meant: the proxy variables of firstboot's own
+// write. The user's patches are applied last. One difference is meant: the proxy variables of firstboot's own
 // environment are not passed on, because what reaches a local etcd and a service
 // network through a proxy does not reach it at all.
 package staticpod
@@ -9,9 +9,12 @@ package staticpod
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -26,10 +29,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/patches"
 )
 
 // Annotations that kubeadm reads back to find an API server's and an etcd
@@ -99,8 +102,52 @@ var caCertDirs = []string{
 	"/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
 }
 
+// etcdVolumes are the folders with the files of an external etcd, as far as they are
+// not mounted anyway and none lies in another.
+func etcdVolumes(cfg nodeconfig.Config) []volume {
+	external := cfg.Plan.Cluster.ExternalEtcd()
+	if external == nil {
+		return nil
+	}
+	mounted := append([]string{cfg.Plan.Cluster.CertificatesDir(), "/etc/ssl/certs"}, caCertDirs...)
+	within := func(dir string) func(string) bool {
+		return func(d string) bool { return dir == d || strings.HasPrefix(dir, d+"/") }
+	}
+	var dirs []string
+	for _, f := range []string{external.CAFile, external.CertFile, external.KeyFile} {
+		dir := path.Dir(f)
+		if f == "" || slices.ContainsFunc(mounted, within(dir)) || slices.ContainsFunc(dirs, within(dir)) {
+			continue
+		}
+		dirs = slices.DeleteFunc(dirs, func(d string) bool { return within(d)(dir) })
+		dirs = append(dirs, dir)
+	}
+	slices.Sort(dirs)
+	var out []volume
+	for i, d := range dirs {
+		out = append(out, volume{name: fmt.Sprintf("etcd-certs-%d", i), path: d, readOnly: true, kind: corev1.HostPathDirectoryOrCreate})
+	}
+	return out
+}
+
+// externalCA reports whether the key of the cluster's CA is kept elsewhere.
+func externalCA(paths host.Paths) (bool, error) {
+	_, err := os.Stat(paths.PKI("ca.crt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		_, err = os.Stat(paths.PKI("ca.key"))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
+}
+
 // ControlPlane returns the pods of the API server, the controller manager and the
-// scheduler. paths is asked which of the folders with CA certificates exist.
+// scheduler. paths is asked which of the folders with CA certificates exist, and
+// whether the key of the cluster's CA is there.
 func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error) {
 	certs := []volume{
 		{name: "k8s-certs", path: cfg.Plan.Cluster.CertificatesDir(), readOnly: true, kind: corev1.HostPathDirectoryOrCreate},
@@ -118,20 +165,24 @@ func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error)
 	conf := func(name string) volume {
 		return volume{name: "kubeconfig", path: confDir + "/" + name + ".conf", readOnly: true, kind: corev1.HostPathFileOrCreate}
 	}
+	foreign, err := externalCA(paths)
+	if err != nil {
+		return nil, err
+	}
 	version, user := cfg.Plan.Cluster.KubernetesVersion, cfg.Plan.Cluster.Kubeadm
 	table := []component{
 		{
 			name: APIServer, image: kubernetesImage(APIServer, version), cpu: "250m",
 			command: command(APIServer, apiServerArgs(cfg), ExtraArgs(cfg, APIServer)),
 			env:     environment(ExtraEnvs(cfg, APIServer)),
-			port:    bootplan.DefaultAPIPort, host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
+			port:    int32(cfg.Plan.Node.Port()), host: cfg.AdvertiseAddress.String(), scheme: corev1.URISchemeHTTPS,
 			live: "/livez", ready: "/readyz", startup: "/livez",
-			volumes:     with(certs, user.APIServer.ExtraVolumes),
+			volumes:     with(append(certs[:len(certs):len(certs)], etcdVolumes(cfg)...), user.APIServer.ExtraVolumes),
 			annotations: map[string]string{APIServerEndpointAnnotation: cfg.LocalAPIEndpoint()},
 		},
 		{
 			name: ControllerManager, image: kubernetesImage(ControllerManager, version), cpu: "200m",
-			command: command(ControllerManager, controllerManagerArgs(cfg), ExtraArgs(cfg, ControllerManager)),
+			command: command(ControllerManager, controllerManagerArgs(cfg, foreign), ExtraArgs(cfg, ControllerManager)),
 			env:     environment(ExtraEnvs(cfg, ControllerManager)),
 			port:    ControllerManagerPort, host: bindHost(cfg, ControllerManager), scheme: corev1.URISchemeHTTPS,
 			live: "/healthz", startup: "/healthz",
@@ -148,7 +199,7 @@ func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error)
 	}
 	var pods []corev1.Pod
 	for _, c := range table {
-		pod, err := c.pod(startupTimeout(cfg))
+		pod, err := patched(cfg, c)
 		if err != nil {
 			return nil, err
 		}
@@ -158,12 +209,57 @@ func ControlPlane(cfg nodeconfig.Config, paths host.Paths) ([]corev1.Pod, error)
 }
 
 // EtcdPod returns the pod of a local etcd that starts a new cluster.
-func EtcdPod(cfg nodeconfig.Config) (corev1.Pod, error) {
+func EtcdPod(cfg nodeconfig.Config) (corev1.Pod, error) { return etcdPod(cfg, etcdArgs(cfg)) }
+
+// JoiningEtcdPod returns the pod of a local etcd that joins the members of initial,
+// the value of --initial-cluster.
+func JoiningEtcdPod(cfg nodeconfig.Config, initial string) (corev1.Pod, error) {
+	args := append(etcdArgs(cfg), Arg{Name: "initial-cluster-state", Value: "existing"})
+	for i := range args {
+		if args[i].Name == "initial-cluster" {
+			args[i].Value = initial
+		}
+	}
+	return etcdPod(cfg, args)
+}
+
+// EtcdPeerURL is where the other members reach the node's etcd; they tell it apart by it.
+func EtcdPeerURL(cfg nodeconfig.Config) string {
+	return etcdURL(cfg.AdvertiseAddress.String(), etcdPeerPort)
+}
+
+// EtcdClientURL is where other nodes' API servers would reach the node's etcd.
+func EtcdClientURL(cfg nodeconfig.Config) string {
+	return etcdURL(cfg.AdvertiseAddress.String(), etcdClientPort)
+}
+
+// InitialCluster returns --initial-cluster of the manifest of etcd that is there; "" if
+// it has none.
+func InitialCluster(paths host.Paths) (string, error) {
+	data, err := os.ReadFile(filepath.Join(paths.Manifests(), Etcd+".yaml"))
+	if err != nil {
+		return "", err
+	}
+	var pod corev1.Pod
+	if err := yaml.Unmarshal(data, &pod); err != nil {
+		return "", fmt.Errorf("the manifest of %s: %w", Etcd, err)
+	}
+	for _, c := range pod.Spec.Containers {
+		for _, a := range c.Command {
+			if v, ok := strings.CutPrefix(a, "--initial-cluster="); ok {
+				return v, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+func etcdPod(cfg nodeconfig.Config, args []Arg) (corev1.Pod, error) {
 	local, pki := cfg.Plan.Cluster.LocalEtcd(), pkiOf(cfg)
 	probeHost, probePort, scheme := etcdProbe(cfg)
-	return component{
+	return patched(cfg, component{
 		name: Etcd, image: EtcdImage, cpu: "100m", memory: "100Mi",
-		command: command(Etcd, etcdArgs(cfg), ExtraArgs(cfg, Etcd)),
+		command: command(Etcd, args, ExtraArgs(cfg, Etcd)),
 		env:     environment(ExtraEnvs(cfg, Etcd)),
 		port:    probePort, host: probeHost, scheme: scheme,
 		live: "/livez", ready: "/readyz", startup: "/readyz",
@@ -174,7 +270,16 @@ func EtcdPod(cfg nodeconfig.Config) (corev1.Pod, error) {
 		},
 		unsortedMount: true,
 		annotations:   map[string]string{EtcdClientURLsAnnotation: etcdURL(cfg.AdvertiseAddress.String(), etcdClientPort)},
-	}.pod(startupTimeout(cfg))
+	})
+}
+
+// patched is the component's pod with the user's patches applied.
+func patched(cfg nodeconfig.Config, c component) (corev1.Pod, error) {
+	pod, err := c.pod(startupTimeout(cfg))
+	if err != nil {
+		return pod, err
+	}
+	return pod, patches.Apply(cfg.Plan.Node.Patches, c.name, &pod)
 }
 
 // startupTimeout is how long the kubelet lets a component start before it kills

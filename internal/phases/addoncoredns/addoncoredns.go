@@ -1,7 +1,7 @@
 // Package addoncoredns is the phase that installs CoreDNS as kubeadm 1.37 does
 // (cmd/kubeadm/app/phases/addons/dns).
 //
-// INPUTS: the cluster's DNS domain and service subnet; admin rights.
+// INPUTS: the cluster's DNS domain and service subnet; the node's patches; admin rights.
 //
 // OUTPUTS: none if the cluster's configuration disables it; else in kube-system the ConfigMap, ServiceAccount and Deployment coredns and
 // the Service kube-dns at the tenth address of the service subnet; ClusterRole and
@@ -23,6 +23,7 @@ import (
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/patches"
 	"github.com/kiln-os/kiln/internal/phase"
 )
 
@@ -88,6 +89,9 @@ func render(cfg nodeconfig.Config) (objects, error) {
 	}
 	deployment, err := kubeapi.Decode[appsv1.Deployment](deploymentManifest)
 	if err != nil {
+		return objects{}, err
+	}
+	if err := patches.Apply(cfg.Plan.Node.Patches, patches.CoreDNSDeployment, deployment); err != nil {
 		return objects{}, err
 	}
 	service, err := kubeapi.Decode[corev1.Service](serviceManifest)

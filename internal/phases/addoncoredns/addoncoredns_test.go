@@ -10,8 +10,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kiln-os/kiln/internal/apitest"
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/internal/staticpod"
 )
 
 // TestAsKubeadm compares the objects with the output of
@@ -70,5 +72,17 @@ func TestDisabled(t *testing.T) {
 	// Without a client, whatever it did to the cluster would panic.
 	if err := Run(context.Background(), cfg, host.Paths{}, nil, phase.NewPrinter(io.Discard)); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPatched(t *testing.T) {
+	cfg := apitest.Config("192.0.2.10")
+	cfg.Plan.Node.Patches = []bootplan.Patch{{File: "corednsdeployment.yaml", Data: "spec: {replicas: 1, template: {spec: {containers: [{name: coredns, resources: {limits: {memory: 1Gi}}}]}}}"}}
+	o, err := render(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := o.deployment.Spec.Template.Spec.Containers; *o.deployment.Spec.Replicas != 1 || len(c) != 1 || c[0].Resources.Limits.Memory().String() != "1Gi" || c[0].Image != staticpod.CoreDNSImage {
+		t.Errorf("%+v", o.deployment.Spec)
 	}
 }

@@ -1,4 +1,5 @@
-// Package addonflannel is the phase that installs flannel as the pod network.
+// Package addonflannel is the phase that installs flannel as the pod network, or, on a
+// node that joins, prepares the node for it.
 //
 // INPUTS: the boot plan's pod network ("none" installs nothing) and pod subnets;
 // admin rights.
@@ -101,6 +102,15 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 	return api.ApplyDaemonSet(ctx, o.daemonSet)
 }
 
+// Join writes the node's CNI configuration; the cluster has the objects.
+func Join(_ context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+	if cfg.Plan.Cluster.PodNetwork != name {
+		r.Step("the cluster's pod network is installed by its administrator")
+		return nil
+	}
+	return writeConflist(paths.At(conflist))
+}
+
 // writeConflist writes the CNI configuration unless it is there: containerd reads
 // the folder again with every change.
 func writeConflist(path string) error {
@@ -130,6 +140,13 @@ func render(cfg nodeconfig.Config) (objects, error) {
 	}
 	flanneld := &daemonSet.Spec.Template.Spec.Containers[0]
 	flanneld.Env = append(flanneld.Env, corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: apiHost}, corev1.EnvVar{Name: "KUBERNETES_SERVICE_PORT", Value: apiPort})
+	if cfg.Plan.Cluster.VirtualIP != "" && cfg.AdvertiseAddress.Is4() {
+		// flannel would take the first address of the interface, which can be the virtual
+		// IP; with IPv6 it leaves that out, because it is a deprecated address.
+		flanneld.Env = append(flanneld.Env, corev1.EnvVar{Name: "FLANNELD_IFACE", ValueFrom: &corev1.EnvVarSource{
+			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "status.hostIP"},
+		}})
+	}
 	labels := map[string]string{"k8s-app": name}
 	o := objects{
 		namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: map[string]string{

@@ -49,6 +49,27 @@ func TestAsUpstream(t *testing.T) {
 	})
 }
 
+// With a virtual IP flannel is told the node's address.
+func TestVirtualIP(t *testing.T) {
+	for address, want := range map[string]string{"192.0.2.10": "status.hostIP", "2001:db8::10": ""} {
+		cfg := apitest.Config(address)
+		cfg.Plan.Cluster.VirtualIP = "of the same family"
+		o, err := render(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, e := range o.daemonSet.Spec.Template.Spec.Containers[0].Env {
+			if e.Name == "FLANNELD_IFACE" {
+				got = e.ValueFrom.FieldRef.FieldPath
+			}
+		}
+		if got != want {
+			t.Errorf("%s: the interface is that of %q, want %q", address, got, want)
+		}
+	}
+}
+
 func TestNetConf(t *testing.T) {
 	vxlan := map[string]any{"Type": "vxlan"}
 	for _, tc := range []struct {

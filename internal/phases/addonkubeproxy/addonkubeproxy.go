@@ -2,7 +2,7 @@
 // does (cmd/kubeadm/app/phases/addons/proxy).
 //
 // INPUTS: the cluster's endpoint, pod subnets and Kubernetes version; the family of
-// the node's advertise address; admin rights.
+// the node's advertise address and its patches; admin rights.
 //
 // OUTPUTS: none if the cluster's configuration disables it; else in kube-system the ConfigMap, DaemonSet, ServiceAccount, Role and
 // RoleBinding kube-proxy; the ClusterRoleBinding kubeadm:node-proxier.
@@ -29,6 +29,7 @@ import (
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
+	"github.com/kiln-os/kiln/internal/patches"
 	"github.com/kiln-os/kiln/internal/phase"
 )
 
@@ -97,6 +98,9 @@ func render(cfg nodeconfig.Config) (objects, error) {
 		return objects{}, errors.New("embedded manifest of kube-proxy: want one container")
 	}
 	daemonSet.Spec.Template.Spec.Containers[0].Image += ":" + cfg.Plan.Cluster.KubernetesVersion
+	if err := patches.Apply(cfg.Plan.Node.Patches, patches.KubeProxyDaemonSet, daemonSet); err != nil {
+		return objects{}, err
+	}
 	meta := metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: name}
 	kubeconfig := strings.ReplaceAll(kubeconfigTemplate, "CONTROL_PLANE_ENDPOINT", "https://"+cfg.ControlPlaneEndpoint())
 	cm := &corev1.ConfigMap{

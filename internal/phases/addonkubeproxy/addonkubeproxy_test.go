@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/apitest"
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
 	"github.com/kiln-os/kiln/internal/phase"
@@ -72,5 +73,14 @@ func TestDisabled(t *testing.T) {
 	// Without a client, whatever it did to the cluster would panic.
 	if err := Run(context.Background(), cfg, host.Paths{}, nil, phase.NewPrinter(io.Discard)); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPatched(t *testing.T) {
+	cfg := apitest.Config("192.0.2.10")
+	cfg.Plan.Node.Patches = []bootplan.Patch{{File: "kubeproxydaemonset+json.yaml", Data: "- {op: add, path: /spec/template/metadata/annotations, value: {a: b}}"}}
+	o, err := render(cfg)
+	if err != nil || o.daemonSet.Spec.Template.Annotations["a"] != "b" {
+		t.Errorf("%v, %v", o.daemonSet, err)
 	}
 }

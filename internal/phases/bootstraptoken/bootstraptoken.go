@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,12 +69,20 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 	return api.ApplyRoleBinding(ctx, binding)
 }
 
-// asToken completes a token of the plan. Without an expiration it is valid for ever.
+// asToken completes a token of the plan: what it leaves open has kubeadm's defaults.
+// Without an expiration it is valid for ever.
 func asToken(t bootplan.Token) tokens.Token {
-	return tokens.Token{
+	out := tokens.Token{
 		ID: t.ID, Secret: t.Secret, Expires: t.Expires, Description: cmp.Or(t.Description, description),
-		Usages: tokens.Usages(), Groups: []string{kubeapi.NodeTokenGroup},
+		Usages: t.Usages, Groups: t.Groups,
 	}
+	if len(out.Usages) == 0 {
+		out.Usages = tokens.Usages()
+	}
+	if len(out.Groups) == 0 && slices.Contains(out.Usages, tokens.Authentication) {
+		out.Groups = []string{kubeapi.NodeTokenGroup}
+	}
+	return out
 }
 
 func applyRBAC(ctx context.Context, api *kubeapi.API) error {

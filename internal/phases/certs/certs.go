@@ -11,6 +11,9 @@
 // A certificate that exists is kept if it chains to its CA now, has its key and
 // has all names this node needs; otherwise it is issued anew. kubeadm would keep a
 // certificate with missing names and leave the API server unreachable under them.
+//
+// A CA whose key is not there is an external one: then what it signs must be provided,
+// and fit. With an external etcd there are none of etcd's certificates.
 package certs
 
 import (
@@ -21,6 +24,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
@@ -47,7 +51,11 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	}
 	now := time.Now()
 	cas := map[string]*pki.CA{}
+	var missing []string
 	for _, row := range pki.Certificates() {
+		if cfg.Plan.Cluster.ExternalEtcd() != nil && (row.File == etcdCA || row.Signer == etcdCA) {
+			continue
+		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -58,6 +66,9 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 			}
 			if now.After(ca.Cert.NotAfter) {
 				r.Warn("CA %s expired on %s", row.File, ca.Cert.NotAfter.Format(time.DateOnly))
+			}
+			if ca.KeyPEM.IsZero() {
+				r.Step("the key of CA %s is kept elsewhere", row.File)
 			}
 			cas[row.File] = ca
 			continue
@@ -71,6 +82,10 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		if why == nil {
 			continue
 		}
+		if cas[row.Signer].KeyPEM.IsZero() {
+			missing = append(missing, fmt.Sprintf("%s.crt and .key: %s; %s is not here to sign them with", paths.PKI(row.File), reason(why), paths.PKI(row.Signer+".key")))
+			continue
+		}
 		if !errors.Is(why, fs.ErrNotExist) {
 			r.Warn("%s.crt does not fit this node: %v", row.File, why)
 		}
@@ -79,7 +94,20 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 			return err
 		}
 	}
+	if len(missing) > 0 {
+		return phase.Permanent(fmt.Errorf("certificates of external CAs must come with the node's configuration; %d do not fit:\n\t%s", len(missing), strings.Join(missing, "\n\t")))
+	}
 	return nil
+}
+
+// etcdCA is the File of etcd's CA in the certificate plan.
+const etcdCA = "etcd/ca"
+
+func reason(err error) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "missing"
+	}
+	return err.Error()
 }
 
 func sanInput(cfg nodeconfig.Config) (pki.SANInput, error) {
@@ -107,8 +135,8 @@ func loadCA(paths host.Paths, file string) (*pki.CA, error) {
 		return nil, fmt.Errorf("CA %s: %w; it comes with the node's configuration", file, err)
 	}
 	key, err := os.ReadFile(paths.PKI(file + ".key"))
-	if err != nil {
-		return nil, fmt.Errorf("key of CA %s: %w; it comes with the node's configuration", file, err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("key of CA %s: %w", file, err)
 	}
 	ca, err := pki.LoadCA(cert, secret.New(key))
 	if err != nil {

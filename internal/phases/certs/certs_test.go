@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -238,6 +239,46 @@ func TestWhatMustBeDelivered(t *testing.T) {
 	}
 	if err := Run(context.Background(), config(), p, phase.NewPrinter(io.Discard)); err == nil || !strings.Contains(err.Error(), "sa.pub is not the public half") {
 		t.Errorf("with another pair's sa.pub: %v", err)
+	}
+}
+
+// TestExternalCAs: what a CA without its key has signed is kept if it fits, and missed
+// by name if not.
+func TestExternalCAs(t *testing.T) {
+	p := delivered(t)
+	run(t, config(), p)
+	for _, name := range []string{"ca.key", "front-proxy-ca.key", "etcd/ca.key"} {
+		remove(t, p.PKI(name))
+	}
+	before := contents(t, p)
+	run(t, config(), p)
+	if !reflect.DeepEqual(before, contents(t, p)) {
+		t.Error("what was provided is not kept")
+	}
+	remove(t, p.PKI("etcd/peer.crt"))
+	cfg := config()
+	cfg.Plan.Cluster.CertSANs = append(cfg.Plan.Cluster.CertSANs, "other.example.org")
+	err := Run(context.Background(), cfg, p, phase.NewPrinter(io.Discard))
+	for _, want := range []string{"; 2 do not fit:", "pki/apiserver.crt and .key: no subject alternative name other.example.org; ", "pki/etcd/peer.crt and .key: missing; ", "pki/etcd/ca.key is not here"} {
+		if !phase.IsPermanent(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+	if _, err := os.Stat(p.PKI("etcd/peer.crt")); err == nil {
+		t.Error("a certificate was issued without its CA's key")
+	}
+}
+
+func TestExternalEtcd(t *testing.T) {
+	p, cfg := delivered(t), config()
+	remove(t, p.PKI("etcd/ca.key"))
+	remove(t, p.PKI("etcd/ca.crt"))
+	cfg.Plan.Cluster.Kubeadm.Etcd.External = &kubeadmapi.ExternalEtcd{Endpoints: []string{"https://etcd.example.org:2379"}}
+	run(t, cfg, p)
+	for _, name := range []string{"etcd/server.crt", "etcd/peer.crt", "etcd/healthcheck-client.crt", "apiserver-etcd-client.crt"} {
+		if _, err := os.Stat(p.PKI(name)); err == nil {
+			t.Errorf("%s was issued", name)
+		}
 	}
 }
 

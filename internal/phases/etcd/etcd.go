@@ -3,7 +3,7 @@
 // INPUTS: the node's name and advertise address.
 //
 // OUTPUTS: /var/lib/etcd (0700) and /etc/kubernetes/manifests/etcd.yaml (0600).
-// The kubelet, which is not running yet, starts it.
+// The kubelet, which is not running yet, starts it. With an external etcd it does nothing.
 package etcd
 
 import (
@@ -19,6 +19,10 @@ import (
 
 // Run writes the manifest of a local etcd and makes its data folder.
 func Run(_ context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+	if cfg.Plan.Cluster.ExternalEtcd() != nil {
+		r.Step("etcd is external")
+		return nil
+	}
 	// etcd itself warns about a data folder that others may read.
 	if err := os.MkdirAll(paths.EtcdData(), 0o700); err != nil {
 		return fmt.Errorf("etcd's data folder: %w", err)

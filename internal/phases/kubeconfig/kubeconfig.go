@@ -5,11 +5,13 @@
 //
 // OUTPUTS: /etc/kubernetes/{admin,super-admin,kubelet,controller-manager,scheduler}.conf
 // (0600). admin and super-admin name the cluster's endpoint, the others this
-// node's own API server.
+// node's own API server. A control plane that joins has neither super-admin.conf nor,
+// from here, kubelet.conf.
 //
 // A file that exists is kept if it names the right server, trusts the right CA and
 // holds a certificate of that CA that is valid now for the right user. kubelet.conf
-// may hold its certificate by reference: the kubelet rewrites it so.
+// may hold its certificate by reference: the kubelet rewrites it so. Without ca.key the
+// CA is an external one: then all files must be provided, with whatever server.
 package kubeconfig
 
 import (
@@ -19,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
@@ -42,7 +45,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		return phase.Permanent(err)
 	}
 	key, err := os.ReadFile(paths.PKI("ca.key"))
-	if err != nil {
+	external := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !external {
 		return phase.Permanent(err)
 	}
 	ca, err := pki.LoadCA(cert, secret.New(key))
@@ -50,17 +54,31 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		return phase.Permanent(fmt.Errorf("%s: %w", paths.PKI("ca"), err))
 	}
 	now := time.Now()
+	var missing []string
 	for _, row := range pki.Kubeconfigs() {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if row.InitOnly && cfg.Plan.Role.Joins() {
+			continue
 		}
 		server := "https://" + cfg.ControlPlaneEndpoint()
 		if row.Local {
 			server = "https://" + cfg.LocalAPIEndpoint()
 		}
+		if external {
+			server = ""
+		}
 		path := paths.Kubeconfig(row.File)
 		why := unfit(path, server, row.Leaf(cfg.NodeName).CN, ca, now)
 		if why == nil {
+			continue
+		}
+		if external {
+			if errors.Is(why, fs.ErrNotExist) {
+				why = errors.New("missing")
+			}
+			missing = append(missing, fmt.Sprintf("%s: %v", path, why))
 			continue
 		}
 		if !errors.Is(why, fs.ErrNotExist) {
@@ -75,10 +93,15 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 			return err
 		}
 	}
+	if len(missing) > 0 {
+		return phase.Permanent(fmt.Errorf("the cluster's CA is external (%s is not here), so its kubeconfigs must come with the node's configuration; %d do not fit:\n\t%s",
+			paths.PKI("ca.key"), len(missing), strings.Join(missing, "\n\t")))
+	}
 	return nil
 }
 
-// unfit says why an existing kubeconfig cannot be kept; nil means it can. Its
+// unfit says why an existing kubeconfig cannot be kept; nil means it can. server is the
+// one it must name, "" for any. Its
 // errors quote nothing of the file: it holds a private key.
 func unfit(path, server, user string, ca *pki.CA, now time.Time) error {
 	data, err := os.ReadFile(path)
@@ -94,7 +117,7 @@ func unfit(path, server, user string, ca *pki.CA, now time.Time) error {
 		return errors.New("its current context names no cluster and user")
 	}
 	cluster, auth := conf.Clusters[context.Cluster], conf.AuthInfos[context.AuthInfo]
-	if cluster.Server != server {
+	if server != "" && cluster.Server != server {
 		return fmt.Errorf("server %s, want %s", cluster.Server, server)
 	}
 	got, err := pki.ParseCertificate(cluster.CertificateAuthorityData)

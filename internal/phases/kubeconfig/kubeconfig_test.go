@@ -96,6 +96,43 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestJoining: a control plane that joins gets no super-admin.conf, and its kubelet asks
+// for its own certificate.
+func TestJoining(t *testing.T) {
+	p, cfg := delivered(t), config()
+	cfg.Plan.Role = bootplan.RoleJoinControlPlane
+	run(t, cfg, p)
+	all, err := filepath.Glob(p.Kubeconfig("*.conf"))
+	for i := range all {
+		all[i] = filepath.Base(all[i])
+	}
+	if want := []string{"admin.conf", "controller-manager.conf", "scheduler.conf"}; err != nil || !slices.Equal(all, want) {
+		t.Errorf("files %v, want %v", all, want)
+	}
+}
+
+// TestExternalCA: without ca.key all files must be there; they may name any server.
+func TestExternalCA(t *testing.T) {
+	p, cfg := delivered(t), config()
+	run(t, cfg, p)
+	if err := os.Remove(p.PKI("ca.key")); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Plan.Cluster.ControlPlaneEndpoint = "other.example:6443"
+	run(t, cfg, p)
+	for _, name := range []string{"super-admin.conf", "scheduler.conf"} {
+		if err := os.Remove(p.Kubeconfig(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := Run(context.Background(), cfg, p, phase.NewPrinter(io.Discard))
+	for _, want := range []string{"ca.key is not here", "; 2 do not fit:", "super-admin.conf: missing", "scheduler.conf: missing"} {
+		if !phase.IsPermanent(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
 func TestKeepsWhatFits(t *testing.T) {
 	p := delivered(t)
 	run(t, config(), p)

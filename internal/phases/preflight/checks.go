@@ -15,19 +15,16 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/version"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/internal/skew"
 )
 
 const (
 	minCPUs   = 2
 	minMemory = 1700 << 20 // bytes
-	// ownMinor is the minor version of Kubernetes whose kubeadm these checks are.
-	ownMinor = 37
-	// kubeletSkew is how many minor versions a kubelet may be older than its API server.
-	kubeletSkew = 3
 )
 
 func numCPU(_ context.Context, m *Machine) error {
@@ -49,14 +46,13 @@ func memory(_ context.Context, m *Machine) error {
 }
 
 func kubernetesVersion(_ context.Context, m *Machine) error {
-	v, err := version.ParseSemantic(m.Config.Plan.Cluster.KubernetesVersion)
-	if err != nil {
-		return err
-	}
-	if v.Minor() > ownMinor {
-		return fmt.Errorf("the boot plan asks for %s, newer than the 1.%d that this firstboot knows", v, ownMinor)
-	}
-	return nil
+	return skew.Newer(m.Config.Plan.Cluster.KubernetesVersion)
+}
+
+// controlPlaneVersion is no check of kubeadm's: it does not read a configuration
+// with a version that is too old.
+func controlPlaneVersion(_ context.Context, m *Machine) error {
+	return skew.TooOld(m.Config.Plan.Cluster.KubernetesVersion)
 }
 
 func firewalld(ctx context.Context, m *Machine) error {
@@ -65,7 +61,7 @@ func firewalld(ctx context.Context, m *Machine) error {
 		return err
 	}
 	if active {
-		return errors.New("firewalld is active; ensure that ports 6443 and 10250 are open")
+		return fmt.Errorf("firewalld is active; ensure that ports %d and 10250 are open", m.Config.Plan.Node.Port())
 	}
 	return nil
 }
@@ -108,8 +104,21 @@ func emptyDir(path string) func(context.Context, *Machine) error {
 	}
 }
 
-func proxyEndpoint(_ context.Context, m *Machine) error {
-	return proxied(m, "https://"+m.Config.LocalAPIEndpoint(), "connection to the API server at "+m.Config.LocalAPIEndpoint())
+// proxyEndpoints looks at the API servers that this node speaks to: its own, and the
+// one at which it finds the cluster.
+func proxyEndpoints(_ context.Context, m *Machine) error {
+	var errs []error
+	if roles[m.Config.Plan.Role]&control != 0 {
+		errs = append(errs, proxied(m, "https://"+m.Config.LocalAPIEndpoint(), "connection to the API server at "+m.Config.LocalAPIEndpoint()))
+	}
+	if d := m.Config.Plan.Discovery; d != nil && d.Endpoint != "" {
+		host, port, err := bootplan.SplitEndpoint(d.Endpoint)
+		if err != nil {
+			return err
+		}
+		errs = append(errs, proxied(m, "https://"+hostPort(host, port), "connection to the cluster at "+hostPort(host, port)))
+	}
+	return errors.Join(errs...)
 }
 
 func proxySubnets(_ context.Context, m *Machine) error {
@@ -194,47 +203,6 @@ func inPath(name string) func(context.Context, *Machine) error {
 	}
 }
 
-// supportedKernels are the kernels that Kubernetes is validated with.
-var supportedKernels = regexp.MustCompile(`^(5\.4|5\.10|5\.15|([6-9]|[1-9][0-9]+)\.[0-9]+)(\D|$)`)
-
-// systemVerification checks kernel and cgroups as system-validators does.
-func systemVerification(_ context.Context, m *Machine) error {
-	data, err := os.ReadFile(m.Paths.At("/sys/fs/cgroup/cgroup.controllers"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("cgroups are not version 2 (no /sys/fs/cgroup/cgroup.controllers); the kubelet does not start without")
-	}
-	if err != nil {
-		return err
-	}
-	have := map[string]bool{}
-	for _, c := range strings.Fields(string(data)) {
-		have[c] = true
-	}
-	// devices and freezer are part of cgroup v2 without a controller of their own.
-	for _, c := range []string{"cpu", "cpuset", "memory", "pids"} {
-		if !have[c] {
-			return fmt.Errorf("cgroup controller %s is missing", c)
-		}
-	}
-	release, err := m.Kernel()
-	if err != nil {
-		return err
-	}
-	var warnings []error
-	if !supportedKernels.MatchString(release) {
-		warnings = append(warnings, fmt.Errorf("kernel release %s is not one of 5.4, 5.10, 5.15, 6 and later", release))
-	}
-	for _, c := range []string{"hugetlb", "io"} {
-		if !have[c] {
-			warnings = append(warnings, fmt.Errorf("optional cgroup controller %s is missing", c))
-		}
-	}
-	if len(warnings) > 0 {
-		return asWarning{errors.Join(warnings...)}
-	}
-	return nil
-}
-
 func hostname(ctx context.Context, m *Machine) error {
 	if e := validation.IsQualifiedName(m.Config.NodeName); len(e) > 0 {
 		return fmt.Errorf("node name %q: %s", m.Config.NodeName, strings.Join(e, "; "))
@@ -256,21 +224,11 @@ func kubeletVersion(ctx context.Context, m *Machine) error {
 	if match == nil {
 		return fmt.Errorf("kubelet --version printed %q, want Kubernetes v1.x.y", out)
 	}
-	got, err := version.ParseSemantic(match[1])
-	if err != nil {
-		return fmt.Errorf("kubelet version: %w", err)
+	if m.Config.Plan.Role != bootplan.RoleInit {
+		// The cluster's own version is compared when it has been found.
+		return skew.Supported(match[1])
 	}
-	want, err := version.ParseSemantic(m.Config.Plan.Cluster.KubernetesVersion)
-	if err != nil {
-		return fmt.Errorf("the boot plan's Kubernetes version: %w", err)
-	}
-	if want.LessThan(got) {
-		return fmt.Errorf("the kubelet is %s, newer than the control plane's %s", got, want)
-	}
-	if got.Major() != want.Major() || got.Minor()+kubeletSkew < want.Minor() {
-		return fmt.Errorf("the kubelet is %s, more than %d minor versions older than the control plane's %s", got, kubeletSkew, want)
-	}
-	return nil
+	return skew.Kubelet(match[1], m.Config.Plan.Cluster.KubernetesVersion)
 }
 
 func kubeletService(ctx context.Context, m *Machine) error {
@@ -303,6 +261,13 @@ func startsWithOne(path string) func(context.Context, *Machine) error {
 // families reports which address families the node must forward.
 func families(cfg nodeconfig.Config) (v4, v6 bool) {
 	addrs := []netip.Addr{cfg.AdvertiseAddress}
+	if d := cfg.Plan.Discovery; d != nil {
+		if host, _, err := bootplan.SplitEndpoint(d.Endpoint); err == nil {
+			if a, err := netip.ParseAddr(host); err == nil {
+				addrs = append(addrs, a)
+			}
+		}
+	}
 	for _, cidr := range append(append([]string(nil), cfg.Plan.Cluster.ServiceSubnets...), cfg.Plan.Cluster.PodSubnets...) {
 		if p, err := netip.ParsePrefix(cidr); err == nil {
 			addrs = append(addrs, p.Addr())

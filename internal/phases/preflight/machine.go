@@ -40,6 +40,13 @@ type Machine struct {
 	// Proxy returns the proxy a request to url would go through, "" for none.
 	Proxy func(url string) (string, error)
 	CRI   CRI
+	Now   func() time.Time
+	// Space returns the room of a file system.
+	Space func(path string) (host.Space, error)
+	// Seeded reports whether the kernel can make keys without waiting.
+	Seeded func() (bool, error)
+	// EtcdRetry is the pause between tries to reach an external etcd.
+	EtcdRetry time.Duration
 
 	report phase.Report
 }
@@ -56,7 +63,7 @@ func ThisMachine(cfg nodeconfig.Config, paths host.Paths, units host.Units) *Mac
 		Config: cfg, Paths: paths, Units: units,
 		UID: os.Getuid(), CPUs: runtime.NumCPU(), Memory: host.Memory, Kernel: host.KernelRelease,
 		Listen: listen, LookPath: exec.LookPath, LookupHost: lookupHost, Output: output, Proxy: proxy,
-		CRI: socketCRI(paths.Containerd()),
+		CRI: socketCRI(paths.Containerd()), Now: time.Now, Space: host.SpaceOf, Seeded: host.Seeded, EtcdRetry: 5 * time.Second,
 	}
 }
 
@@ -128,4 +135,6 @@ func (s socketCRI) RuntimeConfig(ctx context.Context) (out *criv1.RuntimeConfigR
 	return out, err
 }
 
-func hostPort(address string, port int) string { return net.JoinHostPort(address, strconv.Itoa(port)) }
+func hostPort(address string, port int) string { return net.JoinHostPort(address, portName(port)) }
+
+func portName(port int) string { return strconv.Itoa(port) }

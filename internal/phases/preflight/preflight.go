@@ -1,14 +1,16 @@
 // Package preflight is the phase that judges the machine before anything is
-// written, with the checks of kubeadm init under kubeadm's names and severities.
+// written, with the checks of kubeadm init and join under kubeadm's names and
+// severities, and with some of its own for small boards. Which checks are made
+// depends on the boot plan's role.
 //
-// INPUTS: the boot plan; the machine: /proc, /sys, free ports, the files that
-// later phases write, systemd, the container runtime's socket.
+// INPUTS: the boot plan, which also names failures that only warn; the machine:
+// /proc, /sys, free ports, the files that later phases write, baked container images,
+// systemd, the container runtime's socket, an external etcd.
 //
 // OUTPUTS: none. All errors are reported together; warnings are printed.
 //
-// What the node's own image fixes is not checked here: the kernel's configuration
-// and the container images (the phase images has kubeadm's ImagePull). Later runs
-// of an interrupted first boot do not come here: the record says it is done.
+// Later runs of an interrupted first boot do not come here: the record says it is
+// done.
 package preflight
 
 import (
@@ -18,74 +20,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 )
-
-// severity says what a failed check means.
-type severity int
-
-const (
-	fatal   severity = iota // the first boot does not go on
-	warning                 // it is printed
-)
-
-// check is one row of the table.
-type check struct {
-	name     string // as kubeadm's --ignore-preflight-errors has it
-	severity severity
-	run      func(ctx context.Context, m *Machine) error
-}
 
 // asWarning marks an error of a fatal check that is only worth a warning.
 type asWarning struct{ error }
 
 func (w asWarning) Unwrap() error { return w.error }
-
-// checks is the table of kubeadm 1.37 (cmd/kubeadm/app/preflight/checks.go) for init.
-func checks(cfg nodeconfig.Config) []check {
-	table := []check{
-		{"NumCPU", fatal, numCPU},
-		{"Mem", fatal, memory},
-		{"KubernetesVersion", warning, kubernetesVersion},
-		{"Firewalld", warning, firewalld},
-		{"Port-6443", fatal, portFree(6443, "")},
-		{"Port-10259", fatal, portFree(10259, "")},
-		{"Port-10257", fatal, portFree(10257, "")},
-		{fileCheck("/etc/kubernetes/manifests/kube-apiserver.yaml"), fatal, absent("/etc/kubernetes/manifests/kube-apiserver.yaml")},
-		{fileCheck("/etc/kubernetes/manifests/kube-controller-manager.yaml"), fatal, absent("/etc/kubernetes/manifests/kube-controller-manager.yaml")},
-		{fileCheck("/etc/kubernetes/manifests/kube-scheduler.yaml"), fatal, absent("/etc/kubernetes/manifests/kube-scheduler.yaml")},
-		{fileCheck("/etc/kubernetes/manifests/etcd.yaml"), fatal, absent("/etc/kubernetes/manifests/etcd.yaml")},
-		{"HTTPProxy", warning, proxyEndpoint},
-		{"HTTPProxyCIDR", warning, proxySubnets},
-		{"CRI", fatal, criReady},
-		{"ContainerRuntimeVersion", fatal, criConfig},
-		{"Swap", warning, swap},
-		{"FileExisting-losetup", fatal, inPath("losetup")},
-		{"FileExisting-mount", fatal, inPath("mount")},
-		{"FileExisting-cp", fatal, inPath("cp")},
-		{"SystemVerification", fatal, systemVerification},
-		{"Hostname", warning, hostname},
-		{"KubeletVersion", fatal, kubeletVersion},
-		{"Service-kubelet", warning, kubeletService},
-		{"Port-10250", fatal, portFree(10250, "")},
-	}
-	v4, v6 := families(cfg)
-	if v4 {
-		table = append(table, check{"FileContent--proc-sys-net-ipv4-ip_forward", fatal, startsWithOne("/proc/sys/net/ipv4/ip_forward")})
-	}
-	if v6 {
-		table = append(table, check{"FileContent--proc-sys-net-ipv6-conf-default-forwarding", fatal, startsWithOne("/proc/sys/net/ipv6/conf/default/forwarding")})
-	}
-	address, etcd := cfg.AdvertiseAddress.String(), cfg.Plan.Cluster.LocalEtcd().DataDir
-	return append(table,
-		check{"Port-2379", fatal, portFree(2379, address)},
-		check{"Port-2380", fatal, portFree(2380, address)},
-		check{"DirAvailable-" + strings.ReplaceAll(etcd, "/", "-"), fatal, emptyDir(etcd)})
-}
-
-// fileCheck is the name kubeadm gives the check that a file does not exist.
-func fileCheck(path string) string { return "FileAvailable-" + strings.ReplaceAll(path, "/", "-") }
 
 // Failure is a check that failed.
 type Failure struct {
@@ -98,10 +39,11 @@ type Error struct{ Failed []Failure }
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d of kubeadm's preflight checks failed:", len(e.Failed))
+	fmt.Fprintf(&b, "%d of the preflight checks failed:", len(e.Failed))
 	for _, f := range e.Failed {
 		fmt.Fprintf(&b, "\n\t[ERROR %s]: %v", f.Check, f.Err)
 	}
+	b.WriteString("\nif you know what you are doing, name a check in ignorePreflightErrors of the InitConfiguration or JoinConfiguration beside the cluster file, and it only warns")
 	return b.String()
 }
 
@@ -114,12 +56,21 @@ func (e *Error) Unwrap() []error {
 	return out
 }
 
-// Run makes all checks. Errors are returned together as an *Error.
+// Run makes all checks of the plan's role. Errors are returned together as an *Error.
 func Run(ctx context.Context, m *Machine, r phase.Report) error {
 	m.report = r
+	node := m.Config.Plan.Node
+	if roles[m.Config.Plan.Role] == 0 {
+		return phase.Permanent(fmt.Errorf("preflight: the boot plan's role %q is none that this firstboot knows", m.Config.Plan.Role))
+	}
 	// Without root most other checks would fail for this reason alone.
 	if m.UID != 0 {
-		return phase.Permanent(&Error{[]Failure{{"IsPrivilegedUser", errors.New("firstboot must run as root")}}})
+		const privileged = "IsPrivilegedUser"
+		err := errors.New("firstboot must run as root")
+		if !node.Ignores(privileged) {
+			return phase.Permanent(&Error{[]Failure{{privileged, err}}})
+		}
+		r.Warn("[%s]: %v", privileged, err)
 	}
 	var failed []Failure
 	table := checks(m.Config)
@@ -131,7 +82,7 @@ func Run(ctx context.Context, m *Machine, r phase.Report) error {
 		}
 		switch {
 		case err == nil:
-		case c.severity == warning || errors.As(err, new(asWarning)):
+		case c.severity == warning || errors.As(err, new(asWarning)) || node.Ignores(c.name):
 			r.Warn("[%s]: %v", c.name, err)
 		default:
 			failed = append(failed, Failure{c.name, err})

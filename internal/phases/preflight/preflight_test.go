@@ -1,123 +1,16 @@
 package preflight
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	criv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/kiln-os/kiln/internal/bootplan"
-	"github.com/kiln-os/kiln/internal/host"
-	"github.com/kiln-os/kiln/internal/nodeconfig"
-	"github.com/kiln-os/kiln/internal/phase"
 )
-
-type fakeUnits struct {
-	active  []string
-	kubelet string
-}
-
-func (fakeUnits) Reload(context.Context) error { return errors.New("a check reloaded systemd") }
-func (fakeUnits) Restart(context.Context, string) error {
-	return errors.New("a check restarted a unit")
-}
-func (fakeUnits) Stop(context.Context, string) error { return errors.New("a check stopped a unit") }
-func (u fakeUnits) Active(_ context.Context, unit string) (bool, error) {
-	return slices.Contains(u.active, unit), nil
-}
-func (u fakeUnits) Enabled(context.Context, string) (string, error) { return u.kubelet, nil }
-
-type fakeCRI struct {
-	ready     bool
-	configErr error
-}
-
-func (c fakeCRI) Status(context.Context) (*criv1.StatusResponse, error) {
-	return &criv1.StatusResponse{Status: &criv1.RuntimeStatus{Conditions: []*criv1.RuntimeCondition{
-		{Type: "RuntimeReady", Status: c.ready, Reason: "Starting"}, {Type: "NetworkReady"},
-	}}}, nil
-}
-func (c fakeCRI) RuntimeConfig(context.Context) (*criv1.RuntimeConfigResponse, error) {
-	return &criv1.RuntimeConfigResponse{}, c.configErr
-}
-
-// good is a machine that passes every check.
-func good(t *testing.T) *Machine {
-	t.Helper()
-	p := host.Paths{Root: t.TempDir()}
-	for name, text := range map[string]string{
-		"/proc/swaps": "Filename Type Size Used Priority\n", "/proc/sys/net/ipv4/ip_forward": "1\n",
-		"/proc/sys/net/ipv6/conf/default/forwarding": "1\n",
-		"/sys/fs/cgroup/cgroup.controllers":          "cpuset cpu io memory hugetlb pids rdma\n",
-	} {
-		write(t, p, name, text)
-	}
-	return &Machine{
-		Config: nodeconfig.Config{
-			Plan: bootplan.Plan{
-				Cluster: bootplan.Cluster{
-					KubernetesVersion: "v1.37.2", PodSubnets: []string{"10.244.0.0/16", "fd00:1::/56"}, ServiceSubnets: []string{"10.96.0.0/12"},
-				},
-				Timeouts: bootplan.Timeouts{ContainerdUp: bootplan.Duration(10 * time.Millisecond)},
-			},
-			NodeName: "kiln-1", AdvertiseAddress: netip.MustParseAddr("10.0.2.15"),
-		},
-		Paths: p, Units: fakeUnits{kubelet: "enabled"}, CPUs: 2,
-		Memory:     func() (uint64, error) { return 2 << 30, nil },
-		Kernel:     func() (string, error) { return "6.12.0-cloud-amd64", nil },
-		Listen:     func(context.Context, string) error { return nil },
-		LookPath:   func(name string) (string, error) { return "/usr/bin/" + name, nil },
-		LookupHost: func(context.Context, string) error { return nil },
-		Output:     func(context.Context, string, ...string) (string, error) { return "Kubernetes v1.37.2\n", nil },
-		Proxy:      func(string) (string, error) { return "", nil },
-		CRI:        fakeCRI{ready: true},
-	}
-}
-
-func write(t *testing.T, p host.Paths, name, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(p.At(name)), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(p.At(name), []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// run returns the names of the checks that failed and of those that warned.
-func run(t *testing.T, m *Machine) (failed, warned []string) {
-	t.Helper()
-	var out bytes.Buffer
-	err := Run(context.Background(), m, phase.NewPrinter(&out))
-	var e *Error
-	if errors.As(err, &e) {
-		for _, f := range e.Failed {
-			failed = append(failed, f.Check)
-			if !strings.Contains(err.Error(), "[ERROR "+f.Check+"]: "+f.Err.Error()) {
-				t.Errorf("the error does not show %s: %v", f.Check, err)
-			}
-		}
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range strings.Split(out.String(), "\n") {
-		if rest, ok := strings.CutPrefix(l, "warning: ["); ok {
-			name, _, _ := strings.Cut(rest, "]")
-			warned = append(warned, name)
-		}
-	}
-	return failed, warned
-}
 
 func inUse(addresses ...string) func(context.Context, string) error {
 	return func(_ context.Context, a string) error {
@@ -135,7 +28,10 @@ func TestTable(t *testing.T) {
 		}
 	}
 	kernel := func(release string) func(*testing.T, *Machine) {
-		return func(_ *testing.T, m *Machine) { m.Kernel = func() (string, error) { return release, nil } }
+		return func(t *testing.T, m *Machine) {
+			m.Kernel = func() (string, error) { return release, nil }
+			write(t, m.Paths, "/boot/config-"+release, kernelConfigText())
+		}
 	}
 	for _, c := range []struct {
 		name   string
@@ -149,7 +45,10 @@ func TestTable(t *testing.T) {
 			m.CPUs = 1
 			m.Memory = func() (uint64, error) { return 1 << 30, nil }
 		}, []string{"NumCPU", "Mem"}, nil},
-		{"newer Kubernetes", func(_ *testing.T, m *Machine) { m.Config.Plan.Cluster.KubernetesVersion = "v1.38.0" }, nil, []string{"KubernetesVersion"}},
+		{"newer Kubernetes", func(t *testing.T, m *Machine) {
+			m.Config.Plan.Cluster.KubernetesVersion = "v1.38.0"
+			write(t, m.Paths, "/usr/share/kiln/images/index.json", layout("v1.38.0", "etcd:3.7.0-0", "coredns/coredns:v1.14.6", "pause:3.10.2"))
+		}, nil, []string{"KubernetesVersion"}},
 		{"firewalld", func(_ *testing.T, m *Machine) {
 			m.Units = fakeUnits{kubelet: "enabled", active: []string{"firewalld.service"}}
 		}, nil, []string{"Firewalld"}},
@@ -200,6 +99,7 @@ func TestTable(t *testing.T) {
 		{"kubelet older by three", output("Kubernetes v1.34.9\n"), nil, nil},
 		{"kubelet too old", output("Kubernetes v1.33.0\n"), []string{"KubeletVersion"}, nil},
 		{"kubelet newer", output("Kubernetes v1.37.3\n"), []string{"KubeletVersion"}, nil},
+		{"kubelet of another minor version", output("Kubernetes v1.38.0\n"), []string{"KubeletVersion"}, nil},
 		{"kubelet says something else", output("flag provided but not defined\n"), []string{"KubeletVersion"}, nil},
 		{"kubelet disabled", func(_ *testing.T, m *Machine) { m.Units = fakeUnits{kubelet: "disabled"} }, nil, []string{"Service-kubelet"}},
 		{"no kubelet unit", func(_ *testing.T, m *Machine) { m.Units = fakeUnits{} }, nil, []string{"Service-kubelet"}},

@@ -1,9 +1,10 @@
 // Package ready is the phase that waits until the node does its work.
 //
-// INPUTS: admin rights; everything that earlier phases started.
+// INPUTS: the rights of an administrator or of the node; everything that earlier
+// phases started.
 //
-// OUTPUTS: none. When it is done, the Node is Ready, the control plane, kube-proxy,
-// CoreDNS and flannel run on it, and all their pods are ready.
+// OUTPUTS: none. When it is done, the Node is Ready, what its role has of the control
+// plane, kube-proxy, CoreDNS and flannel runs on it, and all their pods are ready.
 //
 // In a cluster whose administrator installs the pod network, the Node cannot be
 // Ready yet and CoreDNS cannot run: then only the pods that use the host's network
@@ -21,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -44,10 +46,14 @@ type workload struct {
 	anywhere bool
 }
 
-// workloads are what runs on a node that has created a cluster.
+// workloads are what runs on a node of the plan's role. CoreDNS is the concern of the
+// node that has created the cluster.
 func workloads(cfg nodeconfig.Config) []workload {
 	var out []workload
 	for _, c := range []string{staticpod.Etcd, staticpod.APIServer, staticpod.ControllerManager, staticpod.Scheduler} {
+		if cfg.Plan.Role == bootplan.RoleJoinWorker || c == staticpod.Etcd && cfg.Plan.Cluster.ExternalEtcd() != nil {
+			continue
+		}
 		out = append(out, workload{name: c, namespace: metav1.NamespaceSystem, labels: map[string]string{"component": c, "tier": "control-plane"}, replicas: 1})
 	}
 	disabled := cfg.Plan.Cluster.Kubeadm
@@ -56,7 +62,7 @@ func workloads(cfg nodeconfig.Config) []workload {
 	}
 	if cfg.Plan.Cluster.PodNetwork == "flannel" {
 		out = append(out, workload{name: "kube-flannel", namespace: flannelNamespace, labels: map[string]string{"app": "flannel"}, replicas: 1})
-		if !disabled.DNS.Disabled {
+		if !disabled.DNS.Disabled && !cfg.Plan.Role.Joins() {
 			out = append(out, workload{name: "coredns", namespace: metav1.NamespaceSystem, labels: map[string]string{"k8s-app": "kube-dns"}, replicas: 2, anywhere: true})
 		}
 	}
@@ -70,8 +76,16 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 	if !network {
 		r.Step("the node becomes Ready, and CoreDNS starts, once a pod network is installed")
 		what = fmt.Sprintf("the control plane and kube-proxy of node %s", cfg.NodeName)
+		if cfg.Plan.Role == bootplan.RoleJoinWorker {
+			what = fmt.Sprintf("kube-proxy of node %s", cfg.NodeName)
+		}
 	}
 	bound := time.Duration(cfg.Plan.Timeouts.NodeReady)
+	var which metav1.ListOptions
+	if cfg.Plan.Role.Joins() {
+		// A kubelet may list no others.
+		which.FieldSelector = "spec.nodeName=" + cfg.NodeName
+	}
 	return phase.Poll(ctx, r, what, interval, bound, func(ctx context.Context) error {
 		node, err := api.Client.CoreV1().Nodes().Get(ctx, cfg.NodeName, metav1.GetOptions{})
 		if err != nil {
@@ -79,7 +93,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 		}
 		var pods []corev1.Pod
 		for _, ns := range []string{metav1.NamespaceSystem, flannelNamespace} {
-			list, err := api.Client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
+			list, err := api.Client.CoreV1().Pods(ns).List(ctx, which)
 			if err != nil {
 				return err
 			}

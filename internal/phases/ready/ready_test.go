@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kiln-os/kiln/internal/apitest"
+	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 )
 
 func pod(namespace, name, node string, labels map[string]string, ok bool) corev1.Pod {
@@ -121,6 +123,32 @@ func TestDisabledAddOnsAreNotWaitedFor(t *testing.T) {
 	for _, w := range workloads(cfg) {
 		if w.name == "kube-proxy" || w.name == "coredns" {
 			t.Errorf("%s is waited for", w.name)
+		}
+	}
+}
+
+// TestWorkloads: each role waits for what runs on its node, and no other.
+func TestWorkloads(t *testing.T) {
+	for role, want := range map[bootplan.Role]string{
+		bootplan.RoleInit:             "etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kube-flannel coredns",
+		bootplan.RoleJoinControlPlane: "etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kube-flannel",
+		bootplan.RoleJoinWorker:       "kube-proxy kube-flannel",
+	} {
+		cfg := apitest.Config("192.0.2.10")
+		cfg.Plan.Role = role
+		names := func() string {
+			var out []string
+			for _, w := range workloads(cfg) {
+				out = append(out, w.name)
+			}
+			return strings.Join(out, " ")
+		}
+		if got := names(); got != want {
+			t.Errorf("%s: %s, want %s", role, got, want)
+		}
+		cfg.Plan.Cluster.Kubeadm.Etcd.External = &kubeadmapi.ExternalEtcd{}
+		if got, want := names(), strings.TrimPrefix(want, "etcd "); got != want {
+			t.Errorf("%s with an external etcd: %s, want %s", role, got, want)
 		}
 	}
 }

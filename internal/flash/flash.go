@@ -1,0 +1,266 @@
+// Package flash writes an image of a node to a disk or SD card: only the blocks that
+// are used, the partition table last, and all of them read back and compared.
+package flash
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kiln-os/kiln/internal/nodeimage"
+)
+
+// Progress shows how far it is.
+type Progress interface {
+	Step(name string)
+	Bytes(done, total int64)
+}
+
+// Target is a disk or file that passed the checks and is held exclusively.
+type Target struct {
+	Disk
+	file *os.File
+	dev  device
+}
+
+// device is what is written to; tests have disks that break.
+type device interface {
+	io.ReaderAt
+	io.WriterAt
+	Sync() error
+	// written says that a part was written, and an earlier one long ago.
+	written(at, n, before, length int64)
+	// dropCache makes reads come from the medium.
+	dropCache() error
+}
+
+type fileDevice struct{ *os.File }
+
+func (d fileDevice) written(at, n, before, length int64) { startWriting(d.File, at, n, before, length) }
+func (d fileDevice) dropCache() error                    { return dropCache(d.File) }
+
+// Check returns what is at path if the image may be written to it: a free disk, or a
+// file in the place of one, that is large enough.
+func (i *Image) Check(path string) (Disk, error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return Disk{}, fmt.Errorf("%w; a file in the place of a disk must be there in its size: truncate -s %dM %s", err, i.Profile.Disk.Minimum, path)
+	}
+	if err != nil {
+		return Disk{}, err
+	}
+	d := Disk{Path: path, Size: st.Size()}
+	switch m := st.Mode(); {
+	case m.IsRegular():
+		self, err := i.file.Stat()
+		if err != nil {
+			return d, err
+		}
+		if os.SameFile(self, st) {
+			return d, fmt.Errorf("%s is the image itself", path)
+		}
+	case m&os.ModeDevice != 0:
+		if d, err = find(path); err != nil {
+			return d, err
+		}
+		if err := d.check(); err != nil {
+			return d, err
+		}
+	default:
+		return d, fmt.Errorf("%s is neither a disk nor a file", path)
+	}
+	return d, i.fits(d)
+}
+
+// fits refuses a disk that is too small for the image, or for the node that will
+// grow into it.
+func (i *Image) fits(d Disk) error {
+	if d.Size < i.Size {
+		return fmt.Errorf("%s has %d MiB, and the image %d: take a larger disk", d.Path, d.Size>>20, i.Size>>20)
+	}
+	if least := int64(i.Profile.Disk.Minimum) << 20; d.Size < least {
+		return fmt.Errorf("%s has %d MiB, and a node of profile %s needs %d: take a larger disk", d.Path, d.Size>>20, i.Profile.Name, i.Profile.Disk.Minimum)
+	}
+	return nil
+}
+
+// OpenTarget takes a disk that Check let pass for this process alone.
+func OpenTarget(d Disk) (*Target, error) {
+	real, err := filepath.EvalSymlinks(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := nodeimage.OpenExclusive(real)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("%w: writing to a disk takes root: sudo imagegen flash …", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Target{Disk: d, file: f, dev: fileDevice{f}}, nil
+}
+
+// Close gives the disk back.
+func (t *Target) Close() error { return t.file.Close() }
+
+// Result says what was done.
+type Result struct {
+	Node    string  `json:"node"` // "" for a base image, which has no stamp
+	Profile string  `json:"profile"`
+	Disk    string  `json:"disk"`
+	Written int64   `json:"bytesWritten"`
+	Seconds float64 `json:"seconds"` // to write, until all was on the disk
+}
+
+// Write writes the image to the target, reads it back and compares.
+//
+// The first block, with the partition table, is emptied first and written last: a
+// machine finds nothing to start on a disk that was not finished.
+func (i *Image) Write(ctx context.Context, t *Target, p Progress) (*Result, error) {
+	p.Step("write " + t.Path)
+	start := time.Now()
+	w := &writer{dev: t.dev, seed: maphash.MakeSeed(), progress: func(done int64) { p.Bytes(done, max(i.expected(), done)) }}
+	if err := i.copyTo(ctx, w); err != nil {
+		return nil, t.explain(ctx, err, w.done)
+	}
+	r := &Result{Profile: i.Profile.Name, Disk: t.Path, Written: w.done, Seconds: time.Since(start).Seconds()}
+	p.Bytes(w.done, w.done)
+	p.Step("read back and compare")
+	if err := w.verify(ctx, func(done int64) { p.Bytes(done, w.done) }); err != nil {
+		return nil, t.explain(ctx, err, w.done)
+	}
+	if t.file != nil {
+		var err error
+		if _, r.Node, err = nodeimage.NodeOf(t.file); err != nil {
+			return nil, fmt.Errorf("%s: %w", t.Path, err)
+		}
+		reread(t.file)
+	}
+	return r, nil
+}
+
+// lostErrors are those of a disk that is not there any more, or takes no data.
+var lostErrors = []error{syscall.EIO, syscall.ENXIO, syscall.ENODEV, syscall.ENOSPC}
+
+// explain says what an error means for the disk.
+func (t *Target) explain(ctx context.Context, err error, done int64) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, lost := range lostErrors {
+		if errors.Is(err, lost) {
+			return fmt.Errorf("%s takes or gives no more data, after %d MiB: %w; was it pulled out, or is it broken? It is not complete: put it in and flash it again, or take another", t.Path, done>>20, err)
+		}
+	}
+	if errors.As(err, new(*DiffersError)) {
+		return fmt.Errorf("%s: %w", t.Path, err)
+	}
+	return fmt.Errorf("%w; %s is not complete: flash it again", err, t.Path)
+}
+
+// chunk is how much is written at once, and buffers how many of them are in memory.
+const (
+	chunk   = 4 << 20
+	buffers = 4
+)
+
+// copyTo writes the image: a goroutine reads and unpacks while another writes.
+func (i *Image) copyTo(ctx context.Context, w *writer) error {
+	if _, err := w.dev.WriteAt(zeros[:], 0); err != nil {
+		return err
+	}
+	if err := w.dev.Sync(); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	todo, free := make(chan part, buffers), make(chan []byte, buffers)
+	for range buffers {
+		free <- make([]byte, 0, chunk)
+	}
+	var first []byte
+	group.Go(func() error {
+		defer close(todo)
+		send := func(p part) error {
+			if len(p.data) == 0 {
+				return nil
+			}
+			select {
+			case todo <- p:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		var next part
+		begin := func(at int64) error {
+			select {
+			case b := <-free:
+				next = part{at, b[:0]}
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		err := i.meaningful(func(at int64, data []byte) error {
+			if data == nil {
+				data = zeros[:min(block, i.Size-at)]
+			}
+			if at == 0 {
+				first = bytes.Clone(data)
+				return nil
+			}
+			if end := next.at + int64(len(next.data)); end != at || len(next.data)+len(data) > chunk {
+				if err := send(next); err != nil {
+					return err
+				}
+				if err := begin(at); err != nil {
+					return err
+				}
+			}
+			next.data = append(next.data, data...)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return send(next)
+	})
+	group.Go(func() error {
+		for p := range todo {
+			if err := w.write(p); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			free <- p.data
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	// All that the table leads to is on the disk before the table is.
+	if err := w.dev.Sync(); err != nil {
+		return err
+	}
+	if err := w.write(part{0, first}); err != nil {
+		return err
+	}
+	return w.dev.Sync()
+}
+
+// part is some bytes at their place.
+type part struct {
+	at   int64
+	data []byte
+}

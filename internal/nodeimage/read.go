@@ -1,0 +1,85 @@
+package nodeimage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/vincent-petithory/dataurl"
+
+	"github.com/kiln-os/kiln/images/disk"
+	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/profiles"
+)
+
+// ProfileOf returns the profile of a Kiln image by its partition table, and where
+// its boot partition is.
+func ProfileOf(t *disk.Table) (profile string, boot disk.Placed, err error) {
+	for _, name := range profiles.Names() {
+		if part, ok := t.Find(IDsOf(name).ESP); ok && part.Type == ESPType && part.Name == espName {
+			return name, part, nil
+		}
+	}
+	return "", disk.Placed{}, errors.New("this is no Kiln image: none of its partitions is Kiln's boot partition")
+}
+
+// NodeOf returns the profile of the image or disk f and the name of the node whose
+// stamp it has: "" if it has none.
+func NodeOf(f *os.File) (profile, node string, err error) {
+	t, err := disk.Read(f)
+	if err != nil {
+		return "", "", fmt.Errorf("this is no Kiln image: %w", err)
+	}
+	profile, part, err := ProfileOf(t)
+	if err != nil {
+		return "", "", err
+	}
+	v, err := esp.Open(f, part.Offset, part.Size)
+	if err != nil {
+		return profile, "", err
+	}
+	files, _, err := v.Read(folder)
+	if err != nil {
+		return profile, "", err
+	}
+	config, ok := files[configFile]
+	if !ok {
+		return profile, "", nil
+	}
+	node, err = hostname(config)
+	if err != nil {
+		err = fmt.Errorf("the stamp: %w", err)
+	}
+	return profile, node, err
+}
+
+// hostname finds the node's name in its Ignition config, which holds secrets: errors
+// quote nothing of it.
+func hostname(config []byte) (string, error) {
+	var c struct {
+		Storage struct {
+			Files []struct {
+				Path     string `json:"path"`
+				Contents struct {
+					Source string `json:"source"`
+				} `json:"contents"`
+			} `json:"files"`
+		} `json:"storage"`
+	}
+	if json.Unmarshal(config, &c) != nil {
+		return "", errors.New("its Ignition config is damaged: stamp the image again")
+	}
+	for _, f := range c.Storage.Files {
+		if f.Path != "/etc/hostname" {
+			continue
+		}
+		u, err := dataurl.DecodeString(f.Contents.Source)
+		if err != nil {
+			return "", errors.New("its Ignition config is damaged: stamp the image again")
+		}
+		return strings.TrimSpace(string(u.Data)), nil
+	}
+	return "", errors.New("its Ignition config names no node: stamp the image again")
+}

@@ -1,0 +1,28 @@
+// Package nodelabels knows which labels a kubelet may set on its own Node.
+package nodelabels
+
+import (
+	"strings"
+
+	kubeletapis "k8s.io/kubelet/pkg/apis"
+)
+
+// NeedsAdmin reports whether a kubelet may not set the label itself: keys of
+// kubernetes.io and k8s.io that are not on the kubelet's list. With one of those in
+// --node-labels the kubelet refuses to start, and the admission plugin
+// NodeRestriction refuses node-restriction.kubernetes.io in any case.
+func NeedsAdmin(key string) bool { return reserved(key) && !kubeletapis.IsKubeletLabel(key) }
+
+// reserved reports whether the key's prefix belongs to Kubernetes.
+func reserved(key string) bool {
+	prefix, _, ok := strings.Cut(key, "/")
+	if !ok {
+		return false
+	}
+	for _, domain := range []string{"kubernetes.io", "k8s.io"} {
+		if prefix == domain || strings.HasSuffix(prefix, "."+domain) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,274 @@
+//go:build boot
+
+package qemutests
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kiln-os/kiln/internal/clusternet"
+	"github.com/kiln-os/kiln/internal/qemu"
+	"github.com/kiln-os/kiln/internal/qemu/cluster"
+	"github.com/kiln-os/kiln/internal/qemu/qemutest"
+	"github.com/kiln-os/kiln/internal/secret"
+	"github.com/kiln-os/kiln/internal/spec"
+	"github.com/kiln-os/kiln/profiles"
+)
+
+// workerMemoryMiB is what a worker needs; control planes get guestMemoryMiB.
+const workerMemoryMiB = 2048
+
+// networkFile is a cluster file of several nodes. cp-3 has the address .13, worker-1
+// has .21.
+var networkFile = template.Must(template.New("cluster.yaml").Parse(`apiVersion: kiln-os.dev/v1alpha1
+kind: Cluster
+name: story
+nodes:
+{{- range .Nodes}}
+  - {name: {{.Name}}, role: {{.Role}}, profile: qemu-amd64, address: 192.168.78.{{.Host}}/24, gateway: 192.168.78.1, nameservers: [192.168.78.1]}
+{{- end}}
+ssh:
+  authorizedKeys:
+    - {{.Key}}
+{{.More}}`))
+
+// networkText fills networkFile in for nodes whose names say what they are.
+func networkText(t *testing.T, key, more string, names ...string) []byte {
+	t.Helper()
+	type line struct {
+		Name, Role string
+		Host       int
+	}
+	var nodes []line
+	for _, name := range names {
+		l := line{Name: name}
+		kind, number, _ := strings.Cut(name, "-")
+		switch kind {
+		case "cp":
+			l.Role, l.Host = "control-plane", 10
+		case "worker":
+			l.Role, l.Host = "worker", 20
+		default:
+			t.Fatalf("node %s: want cp-N or worker-N", name)
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil || n < 1 || n > 9 {
+			t.Fatalf("node %s: want a number from 1 to 9", name)
+		}
+		l.Host += n
+		nodes = append(nodes, l)
+	}
+	var b bytes.Buffer
+	if err := networkFile.Execute(&b, map[string]any{"Nodes": nodes, "Key": key, "More": more}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// network is a cluster of several nodes on one network that leads nowhere.
+type network struct {
+	names     []string // in the file's order
+	nodes     map[string]*node
+	plan      clusternet.Plan
+	net       *clusternet.Network
+	out       string // imagegen's output folder
+	artifacts string
+
+	// client goes through a port that leads to a control plane that answers.
+	client kubernetes.Interface
+	rest   *rest.Config
+}
+
+// bakeNetwork builds the images of nodes named cp-N and worker-N with the real
+// imagegen, and starts their network. more are further settings of the cluster file.
+func bakeNetwork(t *testing.T, more string, names ...string) *network {
+	t.Helper()
+	c := &network{names: names, nodes: map[string]*node{}, artifacts: artifactsDir(t)}
+	key, err := cluster.NewKey("kiln-boot-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "cluster.yaml")
+	c.out = filepath.Join(dir, "out")
+	text := networkText(t, key.Authorized, more, names...)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	imagegen := imagegenPath(t)
+	start := time.Now()
+	run(t, imagegen, "build", path, "-o", c.out)
+	took := time.Since(start)
+
+	cl, mistakes := spec.Parse(path, text, spec.Known{Profiles: profiles.Names(), Versions: []string{spec.DefaultKubernetesVersion}})
+	if len(mistakes) != 0 {
+		t.Fatal(mistakes)
+	}
+	if c.plan, err = clusternet.NewPlan(cl); err != nil {
+		t.Fatal(err)
+	}
+	if c.net, err = clusternet.Start(filepath.Join(dir, "network"), c.plan); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.net.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	secrets := filepath.Join(c.out, "secrets")
+	admin, err := os.ReadFile(filepath.Join(secrets, "admin.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.client, c.rest, err = cluster.Client(secret.New(admin), c.net.API); err != nil {
+		t.Fatal(err)
+	}
+	a, tools := qemutest.Find(t, "amd64")
+	accel := qemu.ProbeAccel(t.Context(), tools, a)
+	t.Logf("QEMU %s (%s), %s", tools.Version, tools.Origin, accel)
+	for _, name := range names {
+		n := &node{
+			arch: a, tools: tools, accel: accel, key: key, times: newTimeline(),
+			image: filepath.Join(c.out, name+".img"), secrets: secrets, adminConf: secret.New(admin), artifacts: filepath.Join(c.artifacts, name),
+			client: c.client, rest: c.rest,
+		}
+		n.times.add("imagegen build", took)
+		c.nodes[name] = n
+	}
+	return c
+}
+
+// node returns a node by its name.
+func (c *network) node(t *testing.T, name string) *node {
+	t.Helper()
+	n := c.nodes[name]
+	if n == nil {
+		t.Fatalf("there is no node %s", name)
+	}
+	return n
+}
+
+// start switches nodes on for the first time.
+func (c *network) start(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		c.powerOn(t, name, false)
+	}
+}
+
+// kill cuts a node's power, as it happens: nobody on the network is told.
+func (c *network) kill(t *testing.T, name string) {
+	t.Helper()
+	c.node(t, name).machine.Kill()
+}
+
+// startAgain switches a node that was killed or shut down on, with its disk as it is.
+func (c *network) startAgain(t *testing.T, name string) {
+	t.Helper()
+	c.powerOn(t, name, true)
+}
+
+func (c *network) powerOn(t *testing.T, name string, again bool) {
+	t.Helper()
+	n := c.node(t, name)
+	at, _ := c.plan.Node(name)
+	var cable *os.File
+	var ports clusternet.Ports
+	// The network notices a moment later that the machine of before is gone.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		var err error
+		if cable, ports, err = c.net.Plug(ctx, at); err == nil {
+			break
+		}
+		if !again || ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	memory := workerMemoryMiB
+	if at.ControlPlane {
+		memory = guestMemoryMiB
+	}
+	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
+		Arch: n.arch, Accel: n.accel, Name: name, Dir: filepath.Join(n.artifacts, "machine"), Reuse: again,
+		// Not Fast: tests cut the power of these machines.
+		Disks:     append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes}}, n.disks...),
+		MemoryMiB: memory, CPUs: guestCPUs, Ethernet: &qemu.Ethernet{MAC: at.MAC, Cable: cable},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.machine = m
+	if n.ssh == nil { // its host key stays the same
+		n.ssh = &cluster.SSH{Port: ports.SSH, User: "root", Key: n.key}
+	}
+	t.Cleanup(func() {
+		m.Kill()
+		disks, _ := filepath.Glob(filepath.Join(m.Dir(), "disk*.qcow2"))
+		for _, d := range disks {
+			_ = os.Remove(d)
+		}
+	})
+	t.Cleanup(func() {
+		if t.Failed() && n.machine == m {
+			ctx, cancel := context.WithTimeout(context.Background(), m.Scale(time.Minute))
+			defer cancel()
+			t.Logf("=== %s\n%s", name, cluster.Diagnose(ctx, filepath.Join(n.artifacts, "diagnostics"), m, n.client, n.ssh))
+		}
+	})
+	t.Logf("%s started; console: %s", name, filepath.Join(m.Dir(), "console.log"))
+}
+
+// within returns a context that ends after d, stretched to the accelerator and the
+// number of machines, and as soon as one that runs now will not get any further.
+func (c *network) within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	var running []*node
+	for _, name := range c.names {
+		if n := c.nodes[name]; n.machine != nil && n.machine.Context().Err() == nil {
+			running = append(running, n)
+		}
+	}
+	if len(running) == 0 {
+		t.Fatal("no machine runs")
+	}
+	d = running[0].machine.Scale(d)
+	if !running[0].accel.KVM {
+		d = d * time.Duration(len(running)+1) / 2 // they share the host's processors
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	t.Cleanup(func() { cancel(nil) })
+	timer := time.AfterFunc(d, func() { cancel(fmt.Errorf("%v have passed", d)) })
+	t.Cleanup(func() { timer.Stop() })
+	for _, n := range running {
+		m := n.machine
+		stop := context.AfterFunc(m.Context(), func() { cancel(context.Cause(m.Context())) })
+		t.Cleanup(func() { stop() })
+	}
+	return ctx
+}
+
+// ready waits until the nodes are Ready and all pods run.
+func (c *network) ready(t *testing.T, d time.Duration, names ...string) cluster.State {
+	t.Helper()
+	start := time.Now()
+	state, err := cluster.WaitReady(c.within(t, d), c.client, progress(t, start), names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s ready after %.0f s\n%s", strings.Join(names, ", "), time.Since(start).Seconds(), state.Table())
+	return state
+}
