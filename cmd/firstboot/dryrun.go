@@ -47,9 +47,6 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	if len(want) > 0 && !slices.Contains(want, plan.Role) {
 		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
-	if plan.Role != bootplan.RoleInit {
-		return planError{fmt.Errorf("the boot plan's role is %s: a dry run is for the node that creates a cluster; what a joining node does depends on the cluster", plan.Role)}
-	}
 	cfg, err := a.dryConfig(*plan)
 	if err != nil {
 		return err
@@ -64,17 +61,20 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	}
 	out := phase.NewPrinter(a.Err)
 	safe := rehearsed
+	if plan.Role != bootplan.RoleInit {
+		safe = rehearsed[:1] // what a joining node does depends on what its cluster says
+	}
 	real := node{cfg: cfg, paths: a.paths, units: host.Systemd{}}
 	if a.paths.Root != "/" {
-		safe = rehearsed[1:] // not preflight
+		safe = safe[1:] // not preflight
 	}
 	n := node{cfg: cfg, paths: folder.Paths, units: dryrun.Units{Units: host.Systemd{}, Out: out}}
 	n.api = func(r phase.Report) (*kubeapi.API, error) { return dryrun.API(cfg.NodeName, folder.Objects(), r) }
 	if a.paths.Root != "/" {
 		n.units = dryrun.Units{Units: noUnits{}, Out: out}
 	}
-	phases := n.initPhases()
-	for i, p := range real.initPhases() {
+	phases := n.phases(plan.Role)
+	for i, p := range real.phases(plan.Role) {
 		if p.Name == "preflight" { // looks at the machine, and changes nothing
 			phases[i] = p
 		}
