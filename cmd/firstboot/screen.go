@@ -60,6 +60,15 @@ func showComplete(paths host.Paths, rec phase.Record, warn func(string, ...any))
 // show writes what the record says.
 func (s *screen) show(rec phase.Record) { s.write(s.text(states(rec), lastError(rec))) }
 
+// waiting writes what is waited for before the first phase, and why it is not there.
+func (s *screen) waiting(what string, why error) {
+	cause := ""
+	if why != nil {
+		cause = why.Error()
+	}
+	s.write(s.text("first boot: waiting for "+what, cause))
+}
+
 // failed writes why a run ended.
 func (s *screen) failed(err error) {
 	switch {
