@@ -30,7 +30,7 @@ func waitForAddress(ctx context.Context, plan bootplan.Plan, paths host.Paths, r
 		}
 		what = "the address " + addr.String()
 	}
-	static, renew := addr, renewal{every: time.Minute, ask: host.RenewLease, now: time.Now}
+	static, renew := addr, renewal{every: time.Minute, ask: host.ReconfigureDevice, now: time.Now}
 	err = phase.Poll(ctx, r, what, time.Second, time.Duration(plan.Timeouts.Network), func(ctx context.Context) (err error) {
 		if static.IsValid() {
 			err = host.CheckLocal(static)
