@@ -27,7 +27,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
-	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/oci"
 	"github.com/kiln-os/kiln/internal/testtools"
 )
@@ -90,23 +89,10 @@ func writeFile(t *testing.T, path string, b []byte) {
 // with gzip layers, as `docker save` and mirrors of registries do.
 func archiveImages(t *testing.T, image, to string) {
 	t.Helper()
-	f, err := os.Open(image)
+	dir, usr := filepath.Join(t.TempDir(), "usr"), partition(t, image, "kiln-usr-a")
+	out, err := testtools.Command(t, "unsquashfs", "-q", "-n", "-no-xattrs", "-d", dir, "-o", fmt.Sprint(usr.Offset), image, "share/kiln/images").CombinedOutput()
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	table, err := disk.Read(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(t.TempDir(), "usr")
-	for _, p := range table.Partitions {
-		if p.Name == "kiln-usr-a" {
-			out, err := testtools.Command(t, "unsquashfs", "-q", "-n", "-no-xattrs", "-d", dir, "-o", fmt.Sprint(p.Offset), image, "share/kiln/images").CombinedOutput()
-			if err != nil {
-				t.Fatalf("unsquashfs: %v\n%s", err, out)
-			}
-		}
+		t.Fatalf("unsquashfs: %v\n%s", err, out)
 	}
 	root := filepath.Join(dir, "share/kiln/images")
 	index, err := layout.ImageIndexFromPath(root)

@@ -84,16 +84,22 @@ func bake(t *testing.T) *node { return bakeWith(t, "") }
 // bakeWith is bake with more settings in the cluster file.
 func bakeWith(t *testing.T, more string) *node {
 	t.Helper()
+	return bakeFile(t, clusterFile, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "More": more})
+}
+
+// bakeFile is bake of a cluster file made of words and the test's Key.
+func bakeFile(t *testing.T, clusterFile *template.Template, words map[string]string) *node {
+	t.Helper()
 	n := &node{artifacts: artifactsDir(t), times: newTimeline()}
 	n.arch, n.tools = qemutest.Find(t, "amd64")
 	var err error
 	if n.key, err = cluster.NewKey("kiln-boot-test"); err != nil {
 		t.Fatal(err)
 	}
+	words["Key"] = n.key.Authorized
 	dir := t.TempDir()
 	var file bytes.Buffer
-	err = clusterFile.Execute(&file, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "Key": n.key.Authorized, "More": more})
-	if err != nil {
+	if err := clusterFile.Execute(&file, words); err != nil {
 		t.Fatal(err)
 	}
 	path, out := filepath.Join(dir, "cluster.yaml"), filepath.Join(dir, "out")
@@ -124,18 +130,21 @@ func bakeWith(t *testing.T, more string) *node {
 	return n
 }
 
+// isolatedNet is the network that the node under test expects. Nothing is downloaded
+// by a node, and this proves it: there is nowhere to download from.
+func isolatedNet() *qemu.Net {
+	net := qemu.NetFor(netip.MustParsePrefix(address), netip.MustParseAddr(gateway), []netip.Addr{netip.MustParseAddr(dns)}, qemu.Forward{GuestPort: 6443}, qemu.Forward{GuestPort: 22})
+	net.Isolated = true
+	return net
+}
+
 // boot starts the machine, without a network beyond itself, and connects the clients.
 func (n *node) boot(t *testing.T) {
 	t.Helper()
-	forwards := []qemu.Forward{{GuestPort: 6443}, {GuestPort: 22}}
-	net := qemu.NetFor(netip.MustParsePrefix(address), netip.MustParseAddr(gateway), []netip.Addr{netip.MustParseAddr(dns)}, forwards...)
-	// Nothing is downloaded by a node, and this proves it: there is nowhere to
-	// download from.
-	net.Isolated = true
 	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
 		Arch: n.arch, Accel: n.accel, Name: nodeName, Dir: filepath.Join(n.artifacts, nodeName),
 		Disks:     append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes, Fast: true}}, n.disks...),
-		MemoryMiB: guestMemoryMiB, CPUs: guestCPUs, Net: net,
+		MemoryMiB: guestMemoryMiB, CPUs: guestCPUs, Net: isolatedNet(),
 	})
 	if err != nil {
 		t.Fatal(err)

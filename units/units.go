@@ -23,6 +23,8 @@ type Vars struct {
 	RepartArch         string // systemd's architecture name in partition types, such as x86-64
 	UsrSize            int64  // bytes of one /usr slot
 	VeritySize         int64  // bytes of one hash tree slot
+	StateSize          int64  // bytes that the state takes at least
+	DiskMiB            int    // the smallest disk
 	IgnitionPlatform   string // Ignition's platform id, such as qemu or metal
 }
 
@@ -58,6 +60,8 @@ func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
 		"@REPART_ARCH@", v.RepartArch,
 		"@USR_SIZE@", fmt.Sprint(v.UsrSize),
 		"@VERITY_SIZE@", fmt.Sprint(v.VeritySize),
+		"@STATE_SIZE@", fmt.Sprint(v.StateSize),
+		"@DISK_MIB@", fmt.Sprint(v.DiskMiB),
 		"@IGNITION_PLATFORM@", v.IgnitionPlatform,
 	)
 	err := fs.WalkDir(files, dir, func(p string, d fs.DirEntry, err error) error {

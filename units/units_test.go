@@ -10,7 +10,7 @@ import (
 func vars() Vars {
 	return Vars{
 		ESPUUID: "11111111-1111-1111-1111-111111111111", StateUUID: "22222222-2222-2222-2222-222222222222",
-		RepartArch: "x86-64", UsrSize: 1 << 30, VeritySize: 16 << 20, IgnitionPlatform: "qemu",
+		RepartArch: "x86-64", UsrSize: 1 << 30, VeritySize: 16 << 20, StateSize: 4 << 30, DiskMiB: 8192, IgnitionPlatform: "qemu",
 	}
 }
 

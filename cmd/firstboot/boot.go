@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -78,7 +77,7 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	out := phase.NewPrinter(a.Err)
 	screen.show(rec)
 	units := host.Systemd{}
-	cfg, err := prepare(ctx, plan, name, a.paths, units, out)
+	cfg, err := prepare(ctx, plan, name, a.paths, units, onScreen{out, screen})
 	if err != nil {
 		return err
 	}
@@ -186,32 +185,7 @@ func prepare(ctx context.Context, plan bootplan.Plan, name string, paths host.Pa
 		// Pods get the real name servers: resolved's stub address is this node's alone.
 		cfg.ResolvConf = paths.ResolvConf()
 	}
-	return cfg, nil
-}
-
-// waitForAddress returns the plan's advertise address once an interface has it,
-// or the address of the default route once there is one.
-func waitForAddress(ctx context.Context, plan bootplan.Plan, paths host.Paths, r phase.Report) (addr netip.Addr, err error) {
-	what := "a default route"
-	if plan.Node.AdvertiseAddress != "" {
-		if addr, err = netip.ParseAddr(plan.Node.AdvertiseAddress); err != nil {
-			return addr, planError{fmt.Errorf("boot plan: node.advertiseAddress: %w", err)}
-		}
-		if !addr.IsGlobalUnicast() || addr.Zone() != "" {
-			return addr, planError{fmt.Errorf("boot plan: node.advertiseAddress %s is not a global unicast address", addr)}
-		}
-		what = "the address " + addr.String()
-	}
-	err = phase.Poll(ctx, r, what, time.Second, time.Duration(plan.Timeouts.Network), func(context.Context) (err error) {
-		if plan.Node.AdvertiseAddress != "" {
-			return host.CheckLocal(addr)
-		}
-		if addr, err = defaultAddress(plan, paths); err != nil {
-			return err
-		}
-		return host.CheckLocal(addr)
-	})
-	return addr, err
+	return cfg, waitForEndpoint(ctx, plan, paths, r)
 }
 
 // raiseClock sets a clock that is before the cluster's CA, which is valid from

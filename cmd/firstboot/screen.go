@@ -60,6 +60,15 @@ func showComplete(paths host.Paths, rec phase.Record, warn func(string, ...any))
 // show writes what the record says.
 func (s *screen) show(rec phase.Record) { s.write(s.text(states(rec), trouble(rec))) }
 
+// waiting writes what is waited for before the first phase, and why it is not there.
+func (s *screen) waiting(what string, why error) {
+	var d detail
+	if why != nil {
+		d = detail{"last error", why.Error()}
+	}
+	s.write(s.text("first boot: waiting for "+what, d))
+}
+
 // failed writes why a run ended.
 func (s *screen) failed(err error) {
 	switch {

@@ -18,8 +18,8 @@ var programs = []string{
 	"usr/bin/kmod", "usr/sbin/modprobe", "usr/bin/mount", "usr/bin/umount", "usr/sbin/losetup", "usr/sbin/sulogin",
 	// Filling the state partition.
 	"usr/bin/cp", "usr/bin/mv", "usr/bin/rm", "usr/bin/touch", "usr/bin/sync", "usr/bin/true",
-	// Checking the stamp, and saying so if it is damaged.
-	"usr/bin/sha256sum", "usr/bin/echo",
+	// Checking the stamp; saying on the console why a boot stops, and trying it again.
+	"usr/bin/sha256sum", "usr/bin/echo", "usr/bin/sleep",
 	// What Ignition calls.
 	"usr/sbin/useradd", "usr/sbin/userdel", "usr/sbin/usermod", "usr/sbin/groupadd", "usr/sbin/groupdel",
 	"usr/sbin/sgdisk", "usr/bin/partx", "usr/sbin/wipefs", "usr/sbin/blkid", "usr/bin/lsblk", "usr/sbin/mkfs.fat", "usr/sbin/mkfs.vfat",
@@ -36,7 +36,7 @@ var unitNames = []string{
 	"local-fs.target", "local-fs-pre.target", "remote-fs.target", "remote-fs-pre.target", "network.target",
 	"initrd.target", "initrd-fs.target", "initrd-root-device.target", "initrd-root-fs.target", "initrd-usr-fs.target",
 	"initrd-switch-root.target", "initrd-switch-root.service", "initrd-cleanup.service", "initrd-parse-etc.service",
-	"initrd-udevadm-cleanup-db.service", "emergency.target", "emergency.service", "rescue.target", "rescue.service",
+	"initrd-udevadm-cleanup-db.service", "emergency.target", "rescue.target", "rescue.service",
 	"shutdown.target", "umount.target", "final.target", "reboot.target", "poweroff.target", "halt.target",
 	"systemd-reboot.service", "systemd-poweroff.service", "systemd-halt.service", "ctrl-alt-del.target",
 	"systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udev-trigger.service",
@@ -60,9 +60,11 @@ var wanted = map[string][]string{
 	"initrd-root-fs.target.wants": {"systemd-repart.service"},
 }
 
-// rules are the udev rules of block devices.
+// rules are the udev rules of block devices. That of device-mapper's is not among
+// them: it would have /usr read for links that nobody follows, and a block that
+// dm-verity refuses would be read again for each event that says so.
 var rules = []string{
-	"50-udev-default.rules", "55-dm.rules", "60-block.rules", "60-persistent-storage.rules", "60-persistent-storage-dm.rules",
+	"50-udev-default.rules", "55-dm.rules", "60-block.rules", "60-persistent-storage.rules",
 	"64-ext4.rules", "80-drivers.rules", "95-dm-notify.rules", "99-systemd.rules",
 }
 

@@ -38,6 +38,9 @@ type Config struct {
 	// Console, if set, gets every console line as it comes, with the seconds
 	// since the start in front. It must not block for long.
 	Console io.Writer
+	// Faulty says that the machine is meant to fail: a line of its console that no
+	// boot recovers from ends no waiting.
+	Faulty bool
 	// ExtraArgs are appended to QEMU's arguments.
 	ExtraArgs []string
 }

@@ -50,6 +50,7 @@ var fatal = []struct {
 }{
 	{"kernel panic", regexp.MustCompile(`Kernel panic - not syncing`), false},
 	{"emergency mode", regexp.MustCompile(`(?i)\b(you are in|entering) emergency mode|Reached target.*emergency\.target`), false},
+	{"the initramfs has stopped", regexp.MustCompile(`Kiln: this boot has stopped`), false},
 	{"systemd has stopped", regexp.MustCompile(`systemd\[1\]: Freezing execution|\[!!!!!!\].*[Ff]reezing`), false},
 	{"a unit's dependency failed", regexp.MustCompile(`Dependency failed for `), false},
 	{"verity found corruption", regexp.MustCompile(`device-mapper: verity: .* is corrupted`), false},
@@ -75,6 +76,7 @@ type Console struct {
 	closed  error // why no more will come
 	sinks   []io.Writer
 	onFail  func(error)
+	faulty  bool // no line is fatal
 }
 
 // newConsole returns a Console that counts time from start, copies each line to
@@ -149,7 +151,7 @@ func (c *Console) add(l Line) {
 
 // classify returns a ConsoleError if text is one of the fatal ones.
 func (c *Console) classify(text string, unfinished bool) error {
-	if c.failure != nil {
+	if c.failure != nil || c.faulty {
 		return nil
 	}
 	for _, f := range fatal {

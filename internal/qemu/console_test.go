@@ -24,6 +24,7 @@ func TestConsoleFailsEarly(t *testing.T) {
 		{"SLOF without a disk", "E3405: No such device\n\nE3407: Load failed\n", "firmware found nothing to boot"},
 		{"GRUB", "error: no such device.\ngrub rescue> ", "the boot loader stopped"},
 		{"verity", "[   12.0] device-mapper: verity: 254:2: data block 17 is corrupted\n", "verity found corruption"},
+		{"initramfs", "echo[123]: Kiln: this boot has stopped; why stands above. It is tried again in 5 minutes.\n", "the initramfs has stopped"},
 		{"systemd", "[!!!!!!] Failed to mount API filesystems, freezing.\n", "systemd has stopped"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -96,6 +97,19 @@ func TestWaitForEnds(t *testing.T) {
 	c.end(ErrExited)
 	if _, err := c.WaitFor(t.Context(), regexp.MustCompile(`x{9}`)); !errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "last words") {
 		t.Errorf("exit: %v", err)
+	}
+}
+
+// TestConsoleOfAFaultyMachine: what ends other machines' boots is waited past.
+func TestConsoleOfAFaultyMachine(t *testing.T) {
+	c := newConsole(time.Now(), func(err error) { t.Errorf("failed: %v", err) })
+	c.faulty = true
+	fmt.Fprint(c, "device-mapper: verity: 254:0: data block 7 is corrupted\nYou are in emergency mode\nwhat to do\n")
+	if l, err := c.WaitFor(t.Context(), regexp.MustCompile(`^what to do`)); err != nil || l.Text != "what to do" {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if err := c.Failure(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -99,6 +99,7 @@ func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 	m := &Machine{cfg: cfg, exited: make(chan struct{}), ports: map[int]int{}}
 	m.alive, m.failed = context.WithCancelCause(ctx)
 	m.console = newConsole(time.Now(), m.failed, conLog, cfg.Console)
+	m.console.faulty = cfg.Faulty
 	m.stderr = &tailWriter{w: errLog, onLine: m.seeStderr}
 
 	// Control socket and console are socket pairs: no path that could be too long
@@ -309,6 +310,15 @@ func (m *Machine) Stop(ctx context.Context) error {
 // what was written.
 func (m *Machine) Reset(ctx context.Context) error {
 	return m.qmp.Do(ctx, "system_reset", nil, nil)
+}
+
+// Control runs a command of QEMU's machine protocol, such as device_add, and
+// decodes what it returns into out, unless out is nil.
+func (m *Machine) Control(ctx context.Context, command string, args, out any) error {
+	if err := m.qmp.Do(ctx, command, args, out); err != nil {
+		return fmt.Errorf("machine %s: %w", m.cfg.Name, err)
+	}
+	return nil
 }
 
 // Kill cuts the power: QEMU gets SIGKILL. It returns when the process is gone;
