@@ -63,7 +63,7 @@ func testDiskFaults(t *testing.T) {
 	usrLate.says(t, 0, usrLate.slow(3*time.Minute),
 		`device-mapper: verity: \S+: data block \d+ is corrupted`,
 		`Kiln: a block of /usr is not what was built; .*Write the image again`,
-		`phase preflight: 1 of kubeadm's preflight checks failed`, `\[ERROR KubeletVersion\]: kubelet: .*input/output error`,
+		`phase preflight: 1 of the preflight checks failed`, `\[ERROR KubeletVersion\]: kubelet: .*input/output error`,
 		`damaged +/usr on this disk is not what was built: write the image again`, // the login screen
 	)
 	tried := usrLate.Console().Mark()
