@@ -20,7 +20,7 @@ func TestClusterFileIsValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := clusterFile.Execute(&b, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "Key": key.Authorized}); err != nil {
+	if err := clusterFile.Execute(&b, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "Key": key.Authorized, "More": ""}); err != nil {
 		t.Fatal(err)
 	}
 	_, mistakes := spec.Parse("cluster.yaml", b.Bytes(), spec.Known{Profiles: []string{"qemu-amd64"}, Versions: []string{spec.DefaultKubernetesVersion}})
