@@ -73,6 +73,11 @@ func TestFullOutput(t *testing.T) {
 				}
 			}
 			r := build(t, cache, out, "--offline")
+			if kib >= needs && r.code == 0 {
+				// How much more than the image it takes depends on the file systems.
+				wantOK(t, r, cache, out)
+				return
+			}
 			wantFull(t, r, out)
 			wantClean(t, out)
 			if kib >= 200 {
@@ -235,7 +240,7 @@ func TestAnotherUsersFolder(t *testing.T) {
 	if !errors.As(err, &exit) {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	wantError(t, result{exit.ExitCode(), string(text)}, 1, "output folder "+out+" cannot be written: ", "permission denied; give another with -o")
+	wantError(t, result{code: exit.ExitCode(), stderr: string(text)}, 1, "output folder "+out+" cannot be written: ", "permission denied; give another with -o")
 	if entries, _ := os.ReadDir(out); len(entries) > 0 || strings.Contains(string(text), "keys and tokens") {
 		t.Errorf("it began nevertheless: %v\n%s", entries, text)
 	}

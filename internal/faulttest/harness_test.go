@@ -186,8 +186,11 @@ func tempDir(t *testing.T) string {
 
 // result is how a program ended.
 type result struct {
-	code   int // 128 + the signal if one ended it
-	stderr string
+	code int // 128 + the signal if one ended it
+	// signaled says that the signal's default action ended the program, which did
+	// not catch it.
+	signaled bool
+	stderr   string
 }
 
 // build runs `imagegen build` to its end.
@@ -223,9 +226,9 @@ func wait(t *testing.T, p *process) result {
 	}
 	status := p.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
-		return result{128 + int(status.Signal()), p.stderr.String()}
+		return result{code: 128 + int(status.Signal()), signaled: true, stderr: p.stderr.String()}
 	}
-	return result{status.ExitStatus(), p.stderr.String()}
+	return result{code: status.ExitStatus(), stderr: p.stderr.String()}
 }
 
 // wantOK fails unless the build succeeded with the golden images and left nothing
