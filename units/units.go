@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
-	"sort"
 	"strings"
 
 	"github.com/kiln-os/kiln/images/tree"
@@ -83,17 +82,4 @@ func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
 		t.AddSymlink(l.path, l.target)
 	}
 	return err
-}
-
-// Names lists the systemd unit files of both overlays as paths in this package, sorted.
-func Names() []string {
-	var out []string
-	_ = fs.WalkDir(files, ".", func(p string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && strings.Contains(p, "/systemd/system/") {
-			out = append(out, p)
-		}
-		return nil
-	})
-	sort.Strings(out)
-	return out
 }

@@ -7,7 +7,6 @@ package atomicfile
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -78,14 +77,6 @@ func Sweep(dir string) error {
 		}
 	}
 	return nil
-}
-
-// WriteReader puts everything r yields under path.
-func WriteReader(path string, r io.Reader, perm os.FileMode) error {
-	return Write(path, perm, func(f *os.File) error {
-		_, err := io.Copy(f, r)
-		return err
-	})
 }
 
 // SyncDir makes the names in dir durable.

@@ -226,9 +226,6 @@ func (m *Machine) Console() *Console { return m.console }
 // fails early instead of running into a timeout.
 func (m *Machine) Context() context.Context { return m.alive }
 
-// Accel is how the machine runs.
-func (m *Machine) Accel() Accel { return m.cfg.Accel }
-
 // Scale stretches a duration that fits KVM to the machine's accelerator.
 func (m *Machine) Scale(d time.Duration) time.Duration { return m.cfg.Accel.Scale(d) }
 

@@ -8,12 +8,8 @@ import (
 // Registry is where kubeadm's image names point.
 const Registry = kubeadmapi.DefaultImageRepository
 
-// The images that kubeadm 1.37 runs besides those of Kubernetes' own version.
-const (
-	EtcdImage    = Registry + "/etcd:" + kubeadmapi.EtcdTag
-	CoreDNSImage = Registry + "/coredns/coredns:" + kubeadmapi.CoreDNSTag
-	PauseImage   = Registry + "/pause:" + kubeadmapi.PauseTag
-)
+// EtcdImage is the etcd that kubeadm 1.37 runs.
+const EtcdImage = Registry + "/etcd:" + kubeadmapi.EtcdTag
 
 // kubernetesImage is the image of a component that has Kubernetes' own version.
 func kubernetesImage(component, version string) string {

@@ -12,8 +12,8 @@ import (
 	"github.com/kiln-os/kiln/internal/apitest"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/phase"
-	"github.com/kiln-os/kiln/internal/staticpod"
 )
 
 // TestAsKubeadm compares the objects with the output of
@@ -82,7 +82,7 @@ func TestPatched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := o.deployment.Spec.Template.Spec.Containers; *o.deployment.Spec.Replicas != 1 || len(c) != 1 || c[0].Resources.Limits.Memory().String() != "1Gi" || c[0].Image != staticpod.CoreDNSImage {
+	if c := o.deployment.Spec.Template.Spec.Containers; *o.deployment.Spec.Replicas != 1 || len(c) != 1 || c[0].Resources.Limits.Memory().String() != "1Gi" || c[0].Image != kubeadmapi.DefaultImageRepository+"/coredns/coredns:"+kubeadmapi.CoreDNSTag {
 		t.Errorf("%+v", o.deployment.Spec)
 	}
 }
