@@ -34,12 +34,19 @@ import (
 //go:embed testdata/kubeadm.sh testdata/kubeadm.yaml
 var referenceFiles embed.FS
 
-// referenceSnippet lets the unit of firstboot run the reference's script instead.
+// referenceSnippet lets the unit of firstboot run the reference's script instead, and
+// leaves out what Kiln does at boots for the control plane.
 const referenceSnippet = `butane:
   - variant: fcos
     version: 1.4.0
     systemd:
       units:
+        - name: kiln-start-order.service
+          dropins:
+            - name: 50-reference.conf
+              contents: |
+                [Unit]
+                ConditionPathExists=/never
         - name: firstboot.service
           dropins:
             - name: 50-reference.conf

@@ -22,8 +22,8 @@ import (
 // that only listens. The others wait for what does not happen in a dry run, or start
 // programs: of those it says what they are for.
 var rehearsed = []string{
-	"preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start", "upload-config", "mark-control-plane",
-	"bootstrap-token", "addon-coredns", "addon-kube-proxy", "addon-flannel",
+	"preflight", "kubeconfig", "pod-network", "kubelet-start", "certs", "etcd", "control-plane", "upload-config", "mark-control-plane",
+	"bootstrap-token", "addon-flannel", "addon-kube-proxy", "addon-coredns",
 }
 
 // dryRun says what run would do. Of another disk, named by --root, the machine is not

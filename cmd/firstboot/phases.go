@@ -45,10 +45,11 @@ type node struct {
 	api func(phase.Report) (*kubeapi.API, error)
 }
 
-// initPhases is the first boot of a machine that creates a cluster, in kubeadm's
-// order: every manifest is written before the kubelet starts, and nothing speaks
-// to the API before the control plane answers. Failures of phases with a Bound are
-// retried for that long.
+// initPhases is the first boot of a machine that creates a cluster. Nothing speaks to
+// the API before the control plane answers. Unlike in kubeadm, the kubelet starts as
+// soon as it can: it takes seconds until it looks at the manifests, and meanwhile
+// images are imported and keys made on the other processor. Failures of phases with a
+// Bound are retried for that long.
 func (n node) initPhases() []phase.Phase {
 	t := n.cfg.Plan.Timeouts
 	local := time.Minute // what fails on the node itself heals soon or not at all
@@ -56,20 +57,22 @@ func (n node) initPhases() []phase.Phase {
 	call, nodeReady := time.Duration(t.KubernetesCall), time.Duration(t.NodeReady)
 	return []phase.Phase{
 		{Name: "preflight", Summary: "checking the machine", Once: true, Run: n.preflight},
+		{Name: "kubeconfig", Summary: "issuing the kubeconfigs", Run: n.do(kubeconfig.Run)},
+		{Name: "pod-network", Summary: "preparing the pod network", Run: n.do(addonflannel.Prepare)},
+		{Name: "kubelet-start", Summary: "starting the kubelet", Bound: local, Run: n.withUnits(kubeletstart.Run)},
 		{Name: "images", Summary: "importing the container images", Bound: runtime, Run: n.do(images.Run)},
 		{Name: "certs", Summary: "issuing this node's certificates", Run: n.do(certs.Run)},
-		{Name: "kubeconfig", Summary: "issuing the kubeconfigs", Run: n.do(kubeconfig.Run)},
 		{Name: "etcd", Summary: "preparing etcd", Run: n.do(etcd.Run)},
 		{Name: "control-plane", Summary: "preparing the control plane", Run: n.do(controlplane.Run)},
-		{Name: "kubelet-start", Summary: "starting the kubelet", Bound: local, Run: n.withUnits(kubeletstart.Run)},
 		{Name: "wait-control-plane", Summary: "waiting for the control plane", Bound: start, Run: n.withAPI(waitcontrolplane.Run)},
 		{Name: "upload-config", Summary: "storing the configuration in the cluster", Bound: call, Run: n.withAPI(uploadconfig.Run)},
 		{Name: "mark-control-plane", Summary: "labelling and tainting the node", Bound: call, Run: n.withAPI(markcontrolplane.Run)},
 		{Name: "bootstrap-token", Summary: "letting other nodes join", Bound: call, Run: n.withAPI(bootstraptoken.Run)},
-		{Name: "kubelet-finalize", Summary: "letting the kubelet renew its certificate", Bound: call, Run: n.withUnits(kubeletfinalize.Run)},
-		{Name: "addon-coredns", Summary: "installing CoreDNS", Bound: call, Run: n.withAPI(addoncoredns.Run)},
-		{Name: "addon-kube-proxy", Summary: "installing kube-proxy", Bound: call, Run: n.withAPI(addonkubeproxy.Run)},
+		{Name: "kubelet-finalize", Summary: "letting the kubelet renew its certificate", Bound: call, Run: n.do(kubeletfinalize.Run)},
+		// The pods of CoreDNS need the pod network, which takes longest.
 		{Name: "addon-flannel", Summary: "installing the pod network", Bound: call, Run: n.withAPI(addonflannel.Run)},
+		{Name: "addon-kube-proxy", Summary: "installing kube-proxy", Bound: call, Run: n.withAPI(addonkubeproxy.Run)},
+		{Name: "addon-coredns", Summary: "installing CoreDNS", Bound: call, Run: n.withAPI(addoncoredns.Run)},
 		{Name: "ready", Summary: "waiting until the node is Ready", Bound: nodeReady, Run: n.withAPI(ready.Run)},
 	}
 }
@@ -87,7 +90,7 @@ func (n node) joinWorkerPhases() []phase.Phase {
 		{Name: "discovery", Summary: "finding the cluster", Bound: local, Run: n.do(discovery.Run)},
 		{Name: "cluster-config", Summary: "asking the cluster for its configuration", Bound: call, Run: n.clusterConfig},
 		{Name: "kubelet-bootstrap", Summary: "preparing the kubelet's credentials", Bound: call, Run: n.withDiscovery(kubeletbootstrap.Run)},
-		{Name: "addon-flannel", Summary: "preparing the pod network", Run: n.do(addonflannel.Join)},
+		{Name: "pod-network", Summary: "preparing the pod network", Run: n.do(addonflannel.Prepare)},
 		{Name: "kubelet-start", Summary: "starting the kubelet", Bound: local, Run: n.withUnits(kubeletstart.Run)},
 		{Name: "kubelet-wait-bootstrap", Summary: "waiting for the kubelet's certificate", Bound: call, Run: n.withDiscovery(kubeletwait.Run)},
 		{Name: "ready", Summary: "waiting until the node is Ready", Bound: nodeReady, Run: n.withShared("kubelet.conf", ready.Run)},
@@ -111,7 +114,7 @@ func (n node) joinControlPlanePhases() []phase.Phase {
 		{Name: "kubeconfig", Summary: "issuing the kubeconfigs", Run: n.do(kubeconfig.Run)},
 		{Name: "check-etcd", Summary: "looking at the cluster's etcd", Bound: etcd, Run: n.withShared(kubeapi.AdminConf, checketcd.Run)},
 		{Name: "kubelet-bootstrap", Summary: "preparing the kubelet's credentials", Bound: call, Run: n.withDiscovery(kubeletbootstrap.Run)},
-		{Name: "addon-flannel", Summary: "preparing the pod network", Run: n.do(addonflannel.Join)},
+		{Name: "pod-network", Summary: "preparing the pod network", Run: n.do(addonflannel.Prepare)},
 		{Name: "kubelet-start", Summary: "starting the kubelet", Bound: local, Run: n.withUnits(kubeletstart.Run)},
 		{Name: "etcd-join", Summary: "joining the cluster's etcd", Bound: etcd, Run: n.withShared(kubeapi.AdminConf, etcdjoin.Run)},
 		{Name: "control-plane", Summary: "preparing the control plane", Run: n.do(controlplane.Run)},

@@ -50,8 +50,8 @@ func TestScreen(t *testing.T) {
 		}
 		return out
 	}
-	waiting := append(done("preflight", "images", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start"), phase.PhaseRecord{Name: "wait-control-plane", Attempts: 1})
-	again := append(done("preflight", "images"), phase.PhaseRecord{Name: "certs", Attempts: 3, LastError: "CA ca:\n\tno such file"})
+	waiting := append(done("preflight", "kubeconfig", "pod-network", "kubelet-start", "images", "certs", "etcd", "control-plane"), phase.PhaseRecord{Name: "wait-control-plane", Attempts: 1})
+	again := append(done("preflight", "kubeconfig", "pod-network", "kubelet-start", "images"), phase.PhaseRecord{Name: "certs", Attempts: 3, LastError: "CA ca:\n\tno such file"})
 	const addr = "  address     10.0.2.15\n"
 	for _, c := range []struct {
 		name string
@@ -63,11 +63,11 @@ func TestScreen(t *testing.T) {
 		{"no network", func() { s.failed(errors.New("waited 30m for a default route")) },
 			head + "  state       first boot failed; it is tried again (journalctl -u firstboot)\n  last error  waited 30m for a default route\n" + tail},
 		{"first phase", func() { s.address = "10.0.2.15"; s.show(phase.Record{State: phase.StateRunning}) },
-			head + addr + "  state       first boot, phase 1 of 16 (preflight): checking the machine\n" + tail},
+			head + addr + "  state       first boot, phase 1 of 17 (preflight): checking the machine\n" + tail},
 		{"a later phase", func() { s.show(phase.Record{State: phase.StateRunning, Phases: waiting}) },
-			head + addr + "  state       first boot, phase 8 of 16 (wait-control-plane): waiting for the control plane\n" + tail},
+			head + addr + "  state       first boot, phase 9 of 17 (wait-control-plane): waiting for the control plane\n" + tail},
 		{"tried again", func() { s.show(phase.Record{State: phase.StateRunning, Phases: again}) },
-			head + addr + "  state       first boot, phase 3 of 16 (certs): issuing this node's certificates, attempt 3\n  last error  CA ca: no such file\n" + tail},
+			head + addr + "  state       first boot, phase 6 of 17 (certs): issuing this node's certificates, attempt 3\n  last error  CA ca: no such file\n" + tail},
 		{"gave up", func() { s.failed(fmt.Errorf("phase certs: %w", errors.New("CA ca: no such file"))) },
 			head + addr + "  state       first boot failed; it is tried again (journalctl -u firstboot)\n  last error  phase certs: CA ca: no such file\n" + tail},
 		{"wrong plan", func() { s.failed(planError{errors.New("boot plan: role")}) },
@@ -92,7 +92,7 @@ func TestScreenFollowsTheRunner(t *testing.T) {
 	seen := 0
 	for i, p := range (node{}).initPhases() {
 		p.Run = func(context.Context, phase.Report) error {
-			if want := fmt.Sprintf("phase %d of 16 (%s): %s\n", i+1, p.Name, p.Summary); !strings.Contains(shown(), want) {
+			if want := fmt.Sprintf("phase %d of 17 (%s): %s\n", i+1, p.Name, p.Summary); !strings.Contains(shown(), want) {
 				t.Errorf("in %s the screen is:\n%s", p.Name, shown())
 			}
 			seen++
@@ -105,7 +105,7 @@ func TestScreenFollowsTheRunner(t *testing.T) {
 	if err := r.Run(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if seen != 16 || !strings.Contains(shown(), "state       Ready since ") {
+	if seen != 17 || !strings.Contains(shown(), "state       Ready since ") {
 		t.Errorf("%d phases; in the end the screen is:\n%s", seen, shown())
 	}
 }
@@ -171,7 +171,7 @@ func TestScreenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.show(phase.Record{State: phase.StateComplete})
-	if warned != 1 || !strings.Contains(before, "phase 1 of 16") {
+	if warned != 1 || !strings.Contains(before, "phase 1 of 17") {
 		t.Errorf("%d warnings", warned)
 	}
 }

@@ -53,11 +53,10 @@ func TestRehearsedPhasesExist(t *testing.T) {
 }
 
 func TestPhaseOrder(t *testing.T) {
-	// kubeadm's order, with images where kubeadm pulls them.
 	order := []string{
-		"preflight", "images", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start",
+		"preflight", "kubeconfig", "pod-network", "kubelet-start", "images", "certs", "etcd", "control-plane",
 		"wait-control-plane", "upload-config", "mark-control-plane", "bootstrap-token", "kubelet-finalize",
-		"addon-coredns", "addon-kube-proxy", "addon-flannel", "ready",
+		"addon-flannel", "addon-kube-proxy", "addon-coredns", "ready",
 	}
 	phases := (node{}).initPhases()
 	if len(phases) != len(order) {

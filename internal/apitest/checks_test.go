@@ -190,6 +190,9 @@ func checkAddons(t *testing.T, c *Cluster, client kubernetes.Interface) {
 	if err != nil || ns.Labels["pod-security.kubernetes.io/enforce"] != "privileged" {
 		t.Errorf("kube-flannel: %v, %v", ns.Labels, err)
 	}
+	if err := addonflannel.Prepare(ctx, c.Config, c.Paths, c.Report); err != nil {
+		t.Error(err)
+	}
 	if data, err := os.ReadFile(c.Paths.At("/etc/cni/net.d/10-flannel.conflist")); err != nil || string(data) != configMap(t, client, "kube-flannel", "kube-flannel-cfg").Data["cni-conf.json"] {
 		t.Errorf("the node's CNI configuration: %s, %v", data, err)
 	}

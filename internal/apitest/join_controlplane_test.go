@@ -120,7 +120,7 @@ func (n controlPlane) prepare(t *testing.T) {
 	must("kubeconfig", kubeconfig.Run(ctx, cfg, paths, r))
 	must("check-etcd", checketcd.Run(ctx, cfg, paths, n.admin(t), r))
 	must("kubelet-bootstrap", kubeletbootstrap.Run(ctx, cfg, paths, n.kubelet, apiOf(t, n.Cluster, paths.Join("discovery.conf"), r), r))
-	must("addon-flannel", addonflannel.Join(ctx, cfg, paths, r))
+	must("pod-network", addonflannel.Prepare(ctx, cfg, paths, r))
 }
 
 func (n controlPlane) admin(t *testing.T) *kubeapi.API {

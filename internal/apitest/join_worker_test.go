@@ -355,8 +355,13 @@ func checkTakenName(t *testing.T, w *Cluster, k *kubelet, admin kubernetes.Inter
 // checkJoinedKubelet starts the kubelet and follows it until the node is Ready.
 func checkJoinedKubelet(t *testing.T, c, w *Cluster, k *kubelet, admin kubernetes.Interface) {
 	ctx, cfg := t.Context(), w.joined(t)
-	if err := addonflannel.Join(ctx, cfg, w.Paths, w.Report); err != nil {
-		t.Fatal(err)
+	for _, n := range []struct {
+		cfg   nodeconfig.Config
+		paths host.Paths
+	}{{c.Config, c.Paths}, {cfg, w.Paths}} {
+		if err := addonflannel.Prepare(ctx, n.cfg, n.paths, w.Report); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if got, want := file(t, w.Paths.At("/etc/cni/net.d/10-flannel.conflist")), file(t, c.Paths.At("/etc/cni/net.d/10-flannel.conflist")); got != want {
 		t.Errorf("CNI configuration %s, want %s", got, want)

@@ -48,9 +48,9 @@ var phases = []struct {
 	{"upload-config", uploadconfig.Run},
 	{"mark-control-plane", markcontrolplane.Run},
 	{"bootstrap-token", bootstraptoken.Run},
-	{"addon-coredns", addoncoredns.Run},
-	{"addon-kube-proxy", addonkubeproxy.Run},
 	{"addon-flannel", addonflannel.Run},
+	{"addon-kube-proxy", addonkubeproxy.Run},
+	{"addon-coredns", addoncoredns.Run},
 }
 
 // run carries out one phase as admin.

@@ -63,17 +63,23 @@ func ExtraArgs(cfg nodeconfig.Config, component string) []Arg {
 // ClusterConfiguration too.
 func ExtraEnvs(cfg nodeconfig.Config, component string) []corev1.EnvVar {
 	c := cfg.Plan.Cluster
+	var own, user []corev1.EnvVar
 	switch component {
 	case APIServer:
-		return defaulted(c.Kubeadm.APIServer.ExtraEnvs)
+		user = c.Kubeadm.APIServer.ExtraEnvs
 	case ControllerManager:
-		return defaulted(c.Kubeadm.ControllerManager.ExtraEnvs)
+		own, user = collectorEnvs(), c.Kubeadm.ControllerManager.ExtraEnvs
 	case Scheduler:
-		return defaulted(c.Kubeadm.Scheduler.ExtraEnvs)
+		own, user = collectorEnvs(), c.Kubeadm.Scheduler.ExtraEnvs
+	case Etcd:
+		own, user = etcdExtraEnvs(runtime.GOARCH), c.LocalEtcd().ExtraEnvs
 	}
-	user := defaulted(c.LocalEtcd().ExtraEnvs)
+	if cfg.FromCluster && component != Etcd { // etcd's are the node's own
+		own = nil
+	}
+	user = defaulted(user)
 	var out []corev1.EnvVar
-	for _, e := range etcdExtraEnvs(runtime.GOARCH) {
+	for _, e := range own {
 		if !slices.ContainsFunc(user, func(u corev1.EnvVar) bool { return u.Name == e.Name }) {
 			out = append(out, e)
 		}
@@ -92,6 +98,14 @@ func defaulted(envs []corev1.EnvVar) []corev1.EnvVar {
 		}
 	}
 	return out
+}
+
+// collectorEnvs are Kiln's own variables of kube-controller-manager and kube-scheduler:
+// Go's collector runs when half as much again is in use, not twice as much
+// (pkg.go.dev/runtime). What they hold is small, and what they make is mostly garbage,
+// so that costs little. The API server keeps the default: its start would take longer.
+func collectorEnvs() []corev1.EnvVar {
+	return []corev1.EnvVar{{Name: "GOGC", Value: "50"}}
 }
 
 // etcdExtraEnvs are Kiln's own variables of etcd: it refuses to start on

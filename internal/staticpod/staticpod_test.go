@@ -96,8 +96,10 @@ func TestProxyVariablesStayOutside(t *testing.T) {
 		t.Setenv(k, "http://proxy.example:3128")
 	}
 	for _, p := range pods(t, config(), host.Paths{Root: t.TempDir()}) {
-		if env := p.Spec.Containers[0].Env; len(env) != 0 {
-			t.Errorf("%s has %v", p.Name, env)
+		for _, env := range p.Spec.Containers[0].Env {
+			if env.Name != "GOGC" {
+				t.Errorf("%s has %v", p.Name, env)
+			}
 		}
 	}
 }

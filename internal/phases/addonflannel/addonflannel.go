@@ -1,5 +1,5 @@
-// Package addonflannel is the phase that installs flannel as the pod network, or, on a
-// node that joins, prepares the node for it.
+// Package addonflannel has two phases: one prepares the node for flannel, and one
+// installs flannel as the cluster's pod network.
 //
 // INPUTS: the boot plan's pod network ("none" installs nothing) and pod subnets;
 // admin rights.
@@ -11,7 +11,8 @@
 //
 // Upstream's DaemonSet puts the CNI plugin and its configuration onto the host
 // with init containers. Here the plugins are part of the operating system, in
-// /usr/lib/cni, and each node writes the configuration itself.
+// /usr/lib/cni, and each node writes the configuration itself, before its kubelet
+// starts: the node is Ready when it registers, and not a status update later.
 package addonflannel
 
 import (
@@ -70,8 +71,8 @@ func Image() (string, error) {
 	return ds.Spec.Template.Spec.Containers[0].Image, nil
 }
 
-// Run writes the node's CNI configuration and creates the objects.
-func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) error {
+// Run creates the objects.
+func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.API, r phase.Report) error {
 	if cfg.Plan.Cluster.PodNetwork != name {
 		r.Step("the cluster's pod network is installed by its administrator")
 		return nil
@@ -81,9 +82,6 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 		return phase.Permanent(err)
 	}
 	r.Step("installing flannel")
-	if err := writeConflist(paths.At(conflist)); err != nil {
-		return err
-	}
 	if err := api.ApplyNamespace(ctx, o.namespace); err != nil {
 		return err
 	}
@@ -102,8 +100,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 	return api.ApplyDaemonSet(ctx, o.daemonSet)
 }
 
-// Join writes the node's CNI configuration; the cluster has the objects.
-func Join(_ context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+// Prepare writes the node's CNI configuration.
+func Prepare(_ context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
 	if cfg.Plan.Cluster.PodNetwork != name {
 		r.Step("the cluster's pod network is installed by its administrator")
 		return nil

@@ -52,6 +52,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	now := time.Now()
 	cas := map[string]*pki.CA{}
 	var missing []string
+	var issues []func() error
 	for _, row := range pki.Certificates() {
 		if cfg.Plan.Cluster.ExternalEtcd() != nil && (row.File == etcdCA || row.Signer == etcdCA) {
 			continue
@@ -89,10 +90,14 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		if !errors.Is(why, fs.ErrNotExist) {
 			r.Warn("%s.crt does not fit this node: %v", row.File, why)
 		}
-		r.Step("issuing %s", row.File)
-		if err := issue(paths, row.File, spec, cas[row.Signer], alg, now); err != nil {
-			return err
-		}
+		ca := cas[row.Signer]
+		issues = append(issues, func() error {
+			r.Step("issuing %s", row.File)
+			return issue(paths, row.File, spec, ca, alg, now)
+		})
+	}
+	if err := phase.Parallel(ctx, issues); err != nil {
+		return err
 	}
 	if len(missing) > 0 {
 		return phase.Permanent(fmt.Errorf("certificates of external CAs must come with the node's configuration; %d do not fit:\n\t%s", len(missing), strings.Join(missing, "\n\t")))

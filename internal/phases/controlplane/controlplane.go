@@ -7,7 +7,7 @@
 // OUTPUTS: /etc/kubernetes/manifests/kube-apiserver.yaml (0600), and those of the
 // controller manager and the scheduler if they are there from an earlier run. On a
 // new node wait-control-plane writes these two, when there is an API server that
-// they can work with. The kubelet, which is not running yet, starts them.
+// they can work with. The kubelet, which runs already, starts them.
 package controlplane
 
 import (

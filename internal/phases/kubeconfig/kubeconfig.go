@@ -55,10 +55,8 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	}
 	now := time.Now()
 	var missing []string
+	var issues []func() error
 	for _, row := range pki.Kubeconfigs() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		if row.InitOnly && cfg.Plan.Role.Joins() {
 			continue
 		}
@@ -84,14 +82,17 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 		if !errors.Is(why, fs.ErrNotExist) {
 			r.Warn("%s does not fit this node: %v", row.File, why)
 		}
-		r.Step("issuing %s", row.File)
-		out, err := ca.IssueKubeconfig(row, cfg.NodeName, cfg.Plan.Cluster.Name, server, alg, cfg.Plan.Cluster.CertificateValidity(), now)
-		if err != nil {
-			return err
-		}
-		if err := atomicfile.WriteFile(path, out.Reveal(), 0o600); err != nil {
-			return err
-		}
+		issues = append(issues, func() error {
+			r.Step("issuing %s", row.File)
+			out, err := ca.IssueKubeconfig(row, cfg.NodeName, cfg.Plan.Cluster.Name, server, alg, cfg.Plan.Cluster.CertificateValidity(), now)
+			if err != nil {
+				return err
+			}
+			return atomicfile.WriteFile(path, out.Reveal(), 0o600)
+		})
+	}
+	if err := phase.Parallel(ctx, issues); err != nil {
+		return err
 	}
 	if len(missing) > 0 {
 		return phase.Permanent(fmt.Errorf("the cluster's CA is external (%s is not here), so its kubeconfigs must come with the node's configuration; %d do not fit:\n\t%s",

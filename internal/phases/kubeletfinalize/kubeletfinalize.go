@@ -5,8 +5,13 @@
 // kubelet-client-current.pem, which the running kubelet makes from it.
 //
 // OUTPUTS: kubelet.conf (0600) that refers to kubelet-client-current.pem, which the
-// kubelet replaces before it expires; kubelet.service restarted. With an embedded
-// certificate the node would be lost after a year.
+// kubelet replaces before it expires. With an embedded certificate the node would be
+// lost after a year.
+//
+// kubeadm restarts the kubelet after it. There is no need to: a kubelet that rotates
+// its certificate uses kubelet-client-current.pem from its start on, and reads
+// kubelet.conf the next time that it starts (kubelet's buildKubeletClientConfig).
+// On a small machine a restart takes the processor from the pods that are starting.
 package kubeletfinalize
 
 import (
@@ -25,16 +30,12 @@ import (
 	"github.com/kiln-os/kiln/internal/phase"
 )
 
-const unit = "kubelet.service"
-
 // currentPEM is a link that the kubelet keeps pointing to its newest certificate
 // and key: as seen by the kubelet, whatever root firstboot works below.
 const currentPEM = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
-// Run waits for the kubelet's certificate, refers to it and restarts the kubelet.
-// It restarts it even if kubelet.conf is as it should be: an earlier run may have
-// been cut off between the two.
-func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, units host.Units, r phase.Report) error {
+// Run waits for the kubelet's certificate and refers to it.
+func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
 	bound := time.Duration(cfg.Plan.Timeouts.KubernetesCall)
 	err := phase.Poll(ctx, r, "the kubelet's own certificate", kubeapi.Interval, bound, func(context.Context) error {
 		_, err := os.Stat(paths.At(currentPEM))
@@ -54,8 +55,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, units hos
 	if changed {
 		r.Step("kubelet.conf refers to %s now", currentPEM)
 	}
-	r.Step("restarting %s", unit)
-	return units.Restart(ctx, unit)
+	return nil
 }
 
 // refer replaces the certificate and key in a kubeconfig by references to

@@ -1,7 +1,7 @@
 // Package kubeletstart is the phase that configures the kubelet and starts it.
 //
 // INPUTS: cluster DNS and domain, the node's name, host name, labels and resolver
-// file; /etc/kubernetes/kubelet.conf and the static pod manifests of earlier phases.
+// file; /etc/kubernetes/kubelet.conf.
 //
 // OUTPUTS: /var/lib/kubelet/{kubeadm-flags.env,instance-config.yaml,config.yaml}
 // (0644), in kubeadm's order; kubelet.service restarted.
@@ -45,8 +45,11 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, units hos
 		{"instance-config.yaml", kubeletconfig.InstanceConfig()},
 		{"config.yaml", config},
 	}
-	if err := os.MkdirAll(paths.Kubelet(), 0o700); err != nil {
-		return err
+	// A kubelet that finds no folder of manifests looks for it again only now and then.
+	for _, dir := range []string{paths.Kubelet(), paths.Manifests()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
 	}
 	same := true
 	for _, f := range files {
