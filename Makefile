@@ -13,7 +13,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount -
 # The date on the man pages: the same sources give the same pages.
 DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
-.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-root test-faults test-boot bench lint clean
+.PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-root test-faults test-boot test-all test-long bench lint clean
 .DEFAULT_GOAL := help
 
 help: ## this text
@@ -38,7 +38,7 @@ test: lint test-unit test-race test-reproducible test-integration test-root test
 lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags bench,boot,docs,faults,integration,reproducible,root ./...
+	$(GO) vet -tags bench,boot,docs,faults,integration,long,reproducible,root ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
 	$(GO) tool staticcheck ./...
 
@@ -70,6 +70,11 @@ test-faults: build ## builds whose host fails them: damaged caches, lying mirror
 
 test-boot: build ## a virtual machine from firmware to a Ready node, and a reboot
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot -count=1 -v -p 1 -timeout 60m ./qemu-tests/... ./internal/qemu/...
+
+test-all: test test-long ## test, and what takes too long for every change; see docs/proofs.md
+
+test-long: build ## boots of other architectures
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot,long -count=1 -v -p 1 -timeout 240m -run 'TestArchitectures' ./qemu-tests/
 
 bench: build ## every row of docs/performance.md and its reference, in one run; bench.json
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen KILN_BENCH_JSON=$(CURDIR)/bench.json \

@@ -39,7 +39,7 @@ const lateDHCP = 5 * time.Minute
 // testNetworkFaults has one machine go through every fault of its network, one
 // after the other; each heals, and the boot goes on.
 func testNetworkFaults(t *testing.T) {
-	n := bakeFile(t, dhcpFile, map[string]string{"Name": nodeName, "Endpoint": endpoint})
+	n := bakeFile(t, "amd64", dhcpFile, map[string]string{"Name": nodeName, "Endpoint": endpoint})
 	// A slot that is empty, and a switch that loses what is sent into it: nobody
 	// listens at the discard port.
 	m := n.startFaulty(t, "network", n.image, func(c *qemu.Config) {

@@ -47,7 +47,7 @@ name: story
 nodes:
   - name: {{.Name}}
     role: control-plane
-    profile: qemu-amd64
+    profile: {{.Profile}}
     address: {{.Address}}
     gateway: {{.Gateway}}
     nameservers: [{{.DNS}}]
@@ -84,14 +84,20 @@ func bake(t *testing.T) *node { return bakeWith(t, "") }
 // bakeWith is bake with more settings in the cluster file.
 func bakeWith(t *testing.T, more string) *node {
 	t.Helper()
-	return bakeFile(t, clusterFile, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "More": more})
+	return bakeFile(t, "amd64", clusterFile, words("qemu-amd64", more))
 }
 
-// bakeFile is bake of a cluster file made of words and the test's Key.
-func bakeFile(t *testing.T, clusterFile *template.Template, words map[string]string) *node {
+// words are what clusterFile is made of, but for the test's key.
+func words(profile, more string) map[string]string {
+	return map[string]string{"Name": nodeName, "Profile": profile, "Address": address, "Gateway": gateway, "DNS": dns, "More": more}
+}
+
+// bakeFile is bake of a cluster file for an architecture, made of words and the test's
+// Key.
+func bakeFile(t *testing.T, goarch string, clusterFile *template.Template, words map[string]string) *node {
 	t.Helper()
 	n := &node{artifacts: artifactsDir(t), times: newTimeline()}
-	n.arch, n.tools = qemutest.Find(t, "amd64")
+	n.arch, n.tools = qemutest.Find(t, goarch)
 	var err error
 	if n.key, err = cluster.NewKey("kiln-boot-test"); err != nil {
 		t.Fatal(err)
@@ -141,10 +147,21 @@ func isolatedNet() *qemu.Net {
 // boot starts the machine, without a network beyond itself, and connects the clients.
 func (n *node) boot(t *testing.T) {
 	t.Helper()
+	n.powerOn(t, false)
+}
+
+// bootAgain starts the machine, which was shut down, with its disk as it is.
+func (n *node) bootAgain(t *testing.T) {
+	t.Helper()
+	n.powerOn(t, true)
+}
+
+func (n *node) powerOn(t *testing.T, again bool) {
+	t.Helper()
 	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
 		Arch: n.arch, Accel: n.accel, Name: nodeName, Dir: filepath.Join(n.artifacts, nodeName),
 		Disks:     append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes, Fast: true}}, n.disks...),
-		MemoryMiB: guestMemoryMiB, CPUs: guestCPUs, Net: isolatedNet(),
+		MemoryMiB: guestMemoryMiB, CPUs: guestCPUs, Net: isolatedNet(), Reuse: again,
 	})
 	if err != nil {
 		t.Fatal(err)

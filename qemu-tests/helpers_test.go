@@ -20,7 +20,9 @@ func TestClusterFileIsValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := clusterFile.Execute(&b, map[string]string{"Name": nodeName, "Address": address, "Gateway": gateway, "DNS": dns, "Key": key.Authorized, "More": ""}); err != nil {
+	w := words("qemu-amd64", "")
+	w["Key"] = key.Authorized
+	if err := clusterFile.Execute(&b, w); err != nil {
 		t.Fatal(err)
 	}
 	_, mistakes := spec.Parse("cluster.yaml", b.Bytes(), spec.Known{Profiles: []string{"qemu-amd64"}, Versions: []string{spec.DefaultKubernetesVersion}})

@@ -34,6 +34,7 @@ import (
 
 	"github.com/kiln-os/kiln/internal/kubeadmconfig"
 	"github.com/kiln-os/kiln/internal/kubeapi"
+	"github.com/kiln-os/kiln/internal/phases/addonflannel"
 )
 
 const (

@@ -24,6 +24,7 @@ import (
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
+	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 	"github.com/kiln-os/kiln/internal/phases/addonflannel"
 	"github.com/kiln-os/kiln/internal/phases/clusterconfig"

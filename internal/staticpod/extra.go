@@ -66,7 +66,7 @@ func ExtraEnvs(cfg nodeconfig.Config, component string) []corev1.EnvVar {
 	var own, user []corev1.EnvVar
 	switch component {
 	case APIServer:
-		user = c.Kubeadm.APIServer.ExtraEnvs
+		own, user = collectorEnvs(), c.Kubeadm.APIServer.ExtraEnvs
 	case ControllerManager:
 		own, user = collectorEnvs(), c.Kubeadm.ControllerManager.ExtraEnvs
 	case Scheduler:
@@ -100,10 +100,9 @@ func defaulted(envs []corev1.EnvVar) []corev1.EnvVar {
 	return out
 }
 
-// collectorEnvs are Kiln's own variables of kube-controller-manager and kube-scheduler:
-// Go's collector runs when half as much again is in use, not twice as much
-// (pkg.go.dev/runtime). What they hold is small, and what they make is mostly garbage,
-// so that costs little. The API server keeps the default: its start would take longer.
+// collectorEnvs are Kiln's own variables of the control plane's components: Go's
+// collector runs when the heap has grown by half, not to twice its size
+// (pkg.go.dev/runtime). Most of what they hold is garbage, so that costs little.
 func collectorEnvs() []corev1.EnvVar {
 	return []corev1.EnvVar{{Name: "GOGC", Value: "50"}}
 }

@@ -32,7 +32,7 @@ func settings(t *testing.T) nodeconfig.Config {
 	}
 	k.ControllerManager.ExtraArgs = k.ControllerManager.ExtraArgs[2:]
 	k.Scheduler.ExtraArgs = k.Scheduler.ExtraArgs[3:]
-	k.ControllerManager.ExtraEnvs, k.Scheduler.ExtraEnvs = k.ControllerManager.ExtraEnvs[1:], nil
+	k.APIServer.ExtraEnvs, k.ControllerManager.ExtraEnvs, k.Scheduler.ExtraEnvs = k.APIServer.ExtraEnvs[1:], k.ControllerManager.ExtraEnvs[1:], nil
 	return cfg
 }
 
