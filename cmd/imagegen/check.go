@@ -6,15 +6,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/patches"
 	"github.com/kiln-os/kiln/internal/release"
 	"github.com/kiln-os/kiln/internal/render"
+	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
@@ -86,6 +89,12 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 			dir = filepath.Join(filepath.Dir(file), dir)
 		}
 		return patches.ReadDir(dir)
+	}
+	known.DiscoveryFile = func(name string) (secret.Value, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(file), name)
+		}
+		return discoveryfile.Read(name, time.Now())
 	}
 	c, mistakes := spec.Parse(file, data, known)
 	if manifest != nil {

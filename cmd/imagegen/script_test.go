@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -33,7 +34,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage, "kubeconfig": cmdKubeconfig},
 	})
 }
 
@@ -53,6 +54,21 @@ func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), nil, 0o600))
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), 8<<30))
+}
+
+// cmdKubeconfig is the script command `kubeconfig CA FILE [TOKEN]`: a kubeconfig of
+// https://lb.example.org:6443, with the certificates in the file CA.
+func cmdKubeconfig(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: kubeconfig CA FILE [TOKEN]")
+	}
+	text := "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n" +
+		"clusters: [{name: c, cluster: {server: 'https://lb.example.org:6443', certificate-authority-data: " +
+		base64.StdEncoding.EncodeToString([]byte(ts.ReadFile(args[0]))) + "}}]\n"
+	if len(args) == 3 {
+		text += "users: [{name: u, user: {token: " + args[2] + "}}]\n"
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
 }
 
 // cmdRelease is the script command `release FILE`: it serves a small release until the

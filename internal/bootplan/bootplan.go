@@ -349,6 +349,8 @@ var (
 func (p Plan) validateJoin(bad func(string, ...any)) {
 	d := p.Discovery
 	switch {
+	case p.TokensRemoved && (d == nil || d.Endpoint == ""):
+		return // it had joined with a kubeconfig, which was removed
 	case d == nil || d.Endpoint == "" && d.Kubeconfig.IsZero():
 		bad("discovery: a joining node needs the endpoint and a CA pin, or a kubeconfig")
 		return

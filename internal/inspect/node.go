@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 )
 
 // Node is whose image it is.
@@ -62,8 +63,12 @@ func (c *config) node() (*Node, error) {
 	n.Cluster, n.Name, n.Role, n.Labels = plan.Cluster.Name, plan.Node.Name, plan.Role, plan.Node.Labels
 	n.Kubernetes, n.PodNetwork = plan.Cluster.KubernetesVersion, plan.Cluster.PodNetwork
 	n.ControlPlane = cmp.Or(plan.Cluster.ControlPlaneEndpoint, plan.Node.AdvertiseAddress)
-	if plan.Discovery != nil {
-		n.ControlPlane = plan.Discovery.Endpoint
+	if d := plan.Discovery; d != nil && d.Endpoint != "" {
+		n.ControlPlane = d.Endpoint
+	} else if d != nil {
+		if f, err := discoveryfile.Parse(d.Kubeconfig); err == nil {
+			n.ControlPlane = strings.TrimPrefix(f.Cluster.Server, "https://")
+		}
 	}
 	return n, errors.Join(errs...)
 }

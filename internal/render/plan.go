@@ -1,12 +1,14 @@
 package render
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
 )
@@ -58,17 +60,44 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 		p.Node.AdvertiseAddress = addr.String()
 	}
 	if r != bootplan.RoleInit {
-		endpoint, err := c.Endpoint()
-		if err != nil {
+		if err := discover(c, a, &p); err != nil {
 			return bootplan.Plan{}, err
 		}
-		pin, err := a.Pin()
-		if err != nil {
-			return bootplan.Plan{}, err
-		}
-		p.Discovery = &bootplan.Discovery{Endpoint: endpoint, CACertHashes: []string{pin}}
 	}
 	return p, p.Validate()
+}
+
+// discover says how a node finds the cluster that it joins: with the user's kubeconfig,
+// else by token. It needs no token if the kubeconfig has credentials.
+func discover(c *spec.Cluster, a *pki.Authority, p *bootplan.Plan) error {
+	if kubeconfig := c.Documents.DiscoveryFile; !kubeconfig.IsZero() {
+		f, err := discoveryfile.Parse(kubeconfig)
+		if err != nil {
+			return fmt.Errorf("discovery.file: %w", err)
+		}
+		cas, err := f.CAs()
+		if err != nil {
+			return fmt.Errorf("discovery.file: its CA: %w", err)
+		}
+		if !slices.ContainsFunc(cas, a.CA.Cert.Equal) {
+			return fmt.Errorf("discovery.file: the kubeconfig of %s trusts another CA than ca.crt of the cluster's secrets: nodes would join another cluster; want the kubeconfig of this one", f.Cluster.Server)
+		}
+		p.Discovery = &bootplan.Discovery{Kubeconfig: kubeconfig}
+		if f.Credentials {
+			p.Tokens = nil
+		}
+		return nil
+	}
+	endpoint, err := c.Endpoint()
+	if err != nil {
+		return err
+	}
+	pin, err := a.Pin()
+	if err != nil {
+		return err
+	}
+	p.Discovery = &bootplan.Discovery{Endpoint: endpoint, CACertHashes: []string{pin}}
+	return nil
 }
 
 // bootTokens are the tokens that a node that creates the cluster makes known to it,

@@ -18,6 +18,7 @@ import (
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
+	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/strict"
 )
 
@@ -32,6 +33,9 @@ type Known struct {
 	// Patches reads a folder of patches, whose path is as the cluster file has it. Nil
 	// checks nothing and reads none.
 	Patches func(directory string) ([]bootplan.Patch, []error)
+	// DiscoveryFile reads and checks the kubeconfig of kubeadm's discovery.file, whose
+	// path is as the cluster file has it. Nil checks nothing and reads none.
+	DiscoveryFile func(path string) (secret.Value, error)
 }
 
 // The kinds of documents that may stand beside the Cluster.
@@ -207,7 +211,7 @@ var token = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 // A line that stands for a token that is none is not shown at all.
 func hideTokens(list diag.List) {
 	for i, m := range list {
-		if strings.HasPrefix(m.Path, "bootstrapTokens") || strings.HasPrefix(m.Path, "discovery") {
+		if strings.HasPrefix(m.Path, "bootstrapTokens") || strings.HasPrefix(m.Path, "discovery") && !strings.HasPrefix(m.Path, "discovery.file") {
 			list[i].Source = ""
 		}
 		list[i].Source = token.ReplaceAllStringFunc(list[i].Source, func(s string) string { return s[:7] + strings.Repeat("*", 16) })

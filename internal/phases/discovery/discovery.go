@@ -31,6 +31,9 @@ const interval = 5 * time.Second
 // Run finds the cluster and checks it.
 func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
 	d := cfg.Plan.Discovery
+	if d == nil && cfg.Plan.TokensRemoved {
+		return phase.Permanent(errors.New("the boot plan has no discovery kubeconfig any more: it was removed once this node had joined; to join again the node needs a new stamp"))
+	}
 	if d == nil {
 		return phase.Permanent(errors.New("the boot plan has no discovery"))
 	}
