@@ -56,11 +56,20 @@ func toolchain(ctx context.Context, o Options) (string, error) {
 	return strings.TrimSpace(out), nil
 }
 
+// modfile tells the go command where c's go.mod is, if it is not beside the source.
+func (c Component) modfile(o Options) []string {
+	if c.Module == c.Name {
+		return nil
+	}
+	return []string{"-modfile=" + filepath.Join(o.SourceDir, c.Module, "go.mod")}
+}
+
 // compile builds the programs of c into dir.
 func compile(ctx context.Context, o Options, c Component, dir string) error {
 	for _, p := range c.Programs {
 		o.Progress(fmt.Sprintf("compile %s %s for %s", p.Name, c.Version, o.Arch.Go))
 		args := append([]string{"build"}, flags...)
+		args = append(args, c.modfile(o)...)
 		args = append(args, "-ldflags", c.ldflags(), "-o", filepath.Join(dir, p.Name), p.Package)
 		if _, err := run(command(ctx, o, filepath.Join(o.SourceDir, c.Name), args...)); err != nil {
 			return err

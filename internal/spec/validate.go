@@ -108,7 +108,7 @@ func (v *validator) validate() {
 func (v *validator) payload() {
 	p := diag.Path{"payload"}
 	pl, versions := v.c.Payload, v.known.Versions
-	want := "want " + strings.Join(versions, " or ") + ", which is compiled, or payload.source: release"
+	want := "want " + strings.Join(versions, " or ") + ", which imagegen compiles, or payload.source: release"
 	switch manifest := p.Child("manifest"); pl.Source {
 	case PayloadRelease:
 		if !v.required(manifest, "want the path of a payload manifest, such as payload.yaml") {
