@@ -46,6 +46,11 @@ func TestMistakes(t *testing.T) {
 		"no kernel":    {"kernel: linux", "kernel: ''\n#", "Debian package"},
 		"argument":     {"console=tty0", "a b", "kernel argument"},
 		"platform":     {"ignitionPlatform: qemu", "ignitionPlatform: ''", "ignitionPlatform"},
+		"component":    {"formats: [raw]", "formats: [raw]\ncomponents: ['a b']", "component"},
+		"no boot file": {"formats: [raw]", "formats: [raw]\nbootFiles: [{to: a}]", "want from"},
+		"boot pattern": {"formats: [raw]", "formats: [raw]\nbootFiles: [{from: '['}]", "syntax error in pattern"},
+		"file":         {"formats: [raw]", "formats: [raw]\nfiles: {etc/x: y}", "usr/"},
+		"link":         {"formats: [raw]", "formats: [raw]\nlinks: {usr/../x: y}", "usr/"},
 		"small ESP":    {"espMiB: 512", "espMiB: 32", "FAT32"},
 		"small verity": {"verityMiB: 16", "verityMiB: 12", "hash tree"},
 		"driver":       {"formats: [raw]", "formats: [raw]\nunmanagedDrivers: ['a b']", "name of a driver"},
@@ -120,6 +125,7 @@ func TestClouds(t *testing.T) {
 		"gcp-amd64":       {"gce", "gcp", "ttyS0", []string{"virtio_scsi", "sd_mod", "nvme"}},
 		"metal-amd64":     {"raw.zst", "metal", "tty0", []string{"ahci", "nvme", "sd_mod", "usb_storage", "mmc_block"}},
 		"openstack-amd64": {"qcow2-compressed", "openstack", "ttyS0", []string{"virtio_blk", "virtio_scsi"}},
+		"rpi-arm64":       {"raw.zst", "metal", "ttyS1", []string{"bcm2835", "sdhci_iproc", "mmc_block", "gpio_regulator", "usb_storage"}},
 		"vmware-amd64":    {"ova", "vmware", "tty0", []string{"vmw_pvscsi", "sd_mod"}},
 	} {
 		p, err := Load(name)

@@ -73,6 +73,11 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 	}
 	var manifest *release.Manifest
 	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Versions: payload.KubernetesVersions()}
+	for _, n := range known.Profiles {
+		if p, err := profiles.Load(n); err == nil && p.WiFi {
+			known.WiFi = append(known.WiFi, n)
+		}
+	}
 	known.Release = func(name string) (string, diag.List) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(file), name)

@@ -32,7 +32,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			// A whole archive that is signed, but not by Debian.
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
-			return nil
+			examples, err := filepath.Abs("../../examples")
+			e.Setenv("EXAMPLES", examples)
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage, "kubeconfig": cmdKubeconfig},
 	})

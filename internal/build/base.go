@@ -57,6 +57,7 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err := osbase.Configure(t, installed, vars, in.release); err != nil {
 		return err
 	}
+	addProfileFiles(t, in.profile)
 	if err := describePayload(t, in); err != nil {
 		return err
 	}
@@ -97,6 +98,10 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err != nil {
 		return err
 	}
+	boot, err := bootFiles(t, in.profile.BootFiles)
+	if err != nil {
+		return err
+	}
 
 	step("compose container images")
 	names, err := addImages(t, in)
@@ -130,7 +135,7 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	verityPath := filepath.Join(dir, verityFile)
 	err = nodeimage.WriteBase(ctx, dir, nodeimage.Parts{
 		Profile: in.profile, Arch: in.arch, Time: in.time, Usr: usrPath, Verity: verityPath, RootHash: hash,
-		Loader: loader, UKI: image, Kernel: kernel, Images: names,
+		Loader: loader, UKI: image, BootFiles: boot, Kernel: kernel, Images: names,
 	})
 	return errors.Join(err, os.Remove(usrPath), os.Remove(verityPath))
 }

@@ -249,7 +249,7 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	if err != nil {
 		return nil, nil, err
 	}
-	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
+	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: p.Components, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
 	roots := append(append([]string{p.Kernel}, osbase.Packages...), p.Packages...)
 	if a.Boot == arch.BootEFI {
 		roots = append(roots, "systemd-boot-efi")

@@ -64,9 +64,12 @@ func Start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 }
 
 func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
-	code, vars, err := t.Firmware(cfg.Arch)
-	if err != nil {
-		return nil, err
+	var code, vars string
+	if cfg.Board == nil {
+		var err error
+		if code, vars, err = t.Firmware(cfg.Arch); err != nil {
+			return nil, err
+		}
 	}
 	if vars != "" {
 		if err := makeVars(vars, filepath.Join(cfg.Dir, varsFile), cfg.Reuse); err != nil {

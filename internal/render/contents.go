@@ -45,6 +45,13 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		file(bootplan.Path, 0o600, secret.New(planYAML)),
 		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n, p.UnmanagedDrivers)),
 	}
+	if n.Interface.WiFi {
+		wifi, err := wifiFiles(c.WiFi)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, wifi...)
+	}
 	if h := hosts(c); h != "" {
 		out = append(out, textFile("/etc/hosts", h))
 	}
@@ -93,7 +100,10 @@ func networkUnit(n spec.Node, unmanaged []string) string {
 	if n.Interface.Name != "" {
 		line("Name=%s", n.Interface.Name)
 	}
-	if n.Interface.Name == "" {
+	switch {
+	case n.Interface.WiFi:
+		line("Name=%s", wlan)
+	case n.Interface.Name == "":
 		// Not bridges, VXLAN and the host's ends of pod interfaces: those have a
 		// kind, belong to the CNI, and may share the MAC of a real interface.
 		line("Type=ether")

@@ -26,6 +26,7 @@ import (
 type Known struct {
 	Profiles []string
 	Formats  []string // of image files
+	WiFi     []string // those of Profiles whose machines have Wi-Fi
 	Versions []string // of Kubernetes, compiled: "v1.37.2"
 	// Release reads a payload manifest, whose path is as the cluster file has it, and
 	// returns its version of Kubernetes and what is wrong with it. Nil checks nothing.
@@ -67,7 +68,7 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	docs, list := diag.ParseAll(filename, data)
 	defer func() {
 		list.Sort()
-		hideTokens(list)
+		hideSecrets(list)
 	}()
 	if len(docs) == 0 {
 		if len(list) == 0 {
@@ -197,6 +198,7 @@ func decodeComponent(d *strict.Decoder, into any, what string) json.RawMessage {
 var textForms = map[reflect.Type][2]string{
 	reflect.TypeFor[netip.Prefix]():      {"an address with a prefix length", "such as 10.0.2.15/24"},
 	reflect.TypeFor[netip.Addr]():        {"an IP address", "such as 10.0.2.2"},
+	reflect.TypeFor[secret.Value]():      {"a password", ""},
 	reflect.TypeFor[Duration]():          {"a duration of 0s or more", "such as 24h or 90m"},
 	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
 	reflect.TypeFor[metav1.Duration]():   {"a duration", "such as 90s"},
@@ -207,11 +209,15 @@ var textForms = map[reflect.Type][2]string{
 // token is what may be a bootstrap token in a line of the file.
 var token = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 
-// hideTokens takes the secret parts of tokens out of the lines that mistakes show.
-// A line that stands for a token that is none is not shown at all.
-func hideTokens(list diag.List) {
+// password is a line of the file with a password, from its key to the end.
+var password = regexp.MustCompile(`(password["']?[ \t]*:).*`)
+
+// hideSecrets takes passwords and the secret parts of tokens out of the lines that
+// mistakes show. A line that stands for one that is none is not shown at all.
+func hideSecrets(list diag.List) {
 	for i, m := range list {
-		if strings.HasPrefix(m.Path, "bootstrapTokens") || strings.HasPrefix(m.Path, "discovery") && !strings.HasPrefix(m.Path, "discovery.file") {
+		list[i].Source = password.ReplaceAllString(m.Source, "$1 ****")
+		if strings.HasPrefix(m.Path, "bootstrapTokens") || strings.HasPrefix(m.Path, "wifi.password") || strings.HasPrefix(m.Path, "discovery") && !strings.HasPrefix(m.Path, "discovery.file") {
 			list[i].Source = ""
 		}
 		list[i].Source = token.ReplaceAllStringFunc(list[i].Source, func(s string) string { return s[:7] + strings.Repeat("*", 16) })

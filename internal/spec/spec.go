@@ -16,6 +16,7 @@ import (
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
+	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/pki"
 )
 
@@ -68,6 +69,7 @@ type Cluster struct {
 	CertSANs []string          `json:"certSANs"`
 	Network  Network           `json:"network"`
 	Nodes    []Node            `json:"nodes"`
+	WiFi     WiFi              `json:"wifi"`
 	SSH      SSH               `json:"ssh"`
 	Time     Time              `json:"time"`
 	Tokens   Tokens            `json:"tokens"`
@@ -157,8 +159,20 @@ type Node struct {
 // Static reports whether the node has a fixed address.
 func (n Node) Static() bool { return n.Address.IsValid() }
 
+// WiFi is the wireless network of the nodes whose Interface says so.
+type WiFi struct {
+	// Country is where the nodes are, which decides the channels that they may use: its
+	// code of ISO 3166-1.
+	Country string `json:"country"`
+	SSID    string `json:"ssid"` // the network's name
+	// Password is that of WPA2: text, or the key that is derived of it as 64
+	// hexadecimal digits.
+	Password secret.Value `json:"password"`
+}
+
 // Interface picks the network interface; empty means any Ethernet.
 type Interface struct {
+	WiFi bool   `json:"wifi"` // the one wireless interface
 	MAC  string `json:"mac"`  // lower case, with colons
 	Name string `json:"name"` // "enp1s0"; * matches any characters
 }

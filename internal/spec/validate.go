@@ -101,6 +101,7 @@ func (v *validator) validate() {
 	}
 	subnets := v.network()
 	v.nodes(subnets)
+	v.wifi()
 }
 
 // payload checks where the programs come from, and that it has the version of
