@@ -16,6 +16,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/userdata"
 )
 
 //go:embed *.yaml
@@ -59,6 +60,9 @@ type Profile struct {
 	// Formats to the platform and start a machine with it; see Commands.
 	Upload string `json:"upload"`
 }
+
+// Cloud says whether machines of the platform have user data that Kiln reads.
+func (p Profile) Cloud() bool { return userdata.Known(p.IgnitionPlatform) }
 
 // Disk holds the sizes of the disk and its partitions, in MiB.
 type Disk struct {

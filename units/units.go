@@ -1,6 +1,6 @@
 // Package units embeds what Kiln adds to Debian's files: units, presets, network,
 // repart and tmpfiles definitions. system/ is laid over the operating system,
-// initrd/ over the initramfs. Words such as @ESP_UUID@ are replaced by the build.
+// initrd/ over the initramfs, and cloud/ over that of clouds. Words such as @ESP_UUID@ are replaced by the build.
 package units
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/kiln-os/kiln/images/tree"
 )
 
-//go:embed all:system all:initrd
+//go:embed all:system all:initrd all:cloud
 var files embed.FS
 
 // Vars are the words that the build replaces in the files.
@@ -24,7 +24,8 @@ type Vars struct {
 	VeritySize         int64  // bytes of one hash tree slot
 	StateSize          int64  // bytes that the state takes at least
 	DiskMiB            int    // the smallest disk
-	IgnitionPlatform   string // Ignition's platform id, such as qemu or metal
+	Platform           string // Ignition's platform id, such as qemu or metal
+	Cloud              bool   // Kiln reads the platform's user data, and not Ignition
 }
 
 // link is a symbolic link that enables a unit in /usr.
@@ -41,19 +42,35 @@ var systemLinks = []link{
 var initrdLinks = []link{
 	{"usr/lib/systemd/system/initrd.target.requires/kiln-etc.service", "../kiln-etc.service"},
 	{"usr/lib/systemd/system/initrd.target.requires/kiln-ignition.service", "../kiln-ignition.service"},
-	// Ignition looks for its config here; the boot partition is mounted by then.
-	{"usr/lib/ignition/user.ign", "/run/kiln/boot/kiln/config.ign"},
+	// Ignition looks for the config here that user data is merged over; the boot
+	// partition is mounted by then.
+	{"usr/lib/ignition/base.d/kiln.ign", "/run/kiln/boot/kiln/config.ign"},
+}
+
+var cloudLinks = []link{
+	{"usr/lib/ignition/user.ign", "/run/kiln/userdata/config.ign"},
 }
 
 // System lays the operating system's files over t.
 func System(t *tree.Tree, v Vars) error { return overlay(t, "system", v, systemLinks) }
 
 // Initrd lays the initramfs's files over t.
-func Initrd(t *tree.Tree, v Vars) error { return overlay(t, "initrd", v, initrdLinks) }
+func Initrd(t *tree.Tree, v Vars) error {
+	if err := overlay(t, "initrd", v, initrdLinks); err != nil || !v.Cloud {
+		return err
+	}
+	return overlay(t, "cloud", v, cloudLinks)
+}
 
 var placeholder = regexp.MustCompile(`@[A-Z_]+@`)
 
 func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
+	// Where Kiln has left the user data, there is no other source, and the network is up
+	// if it takes one.
+	source, fetch := v.Platform, "fetch-offline"
+	if v.Cloud {
+		source, fetch = "metal", "fetch"
+	}
 	r := strings.NewReplacer(
 		"@ESP_UUID@", v.ESPUUID,
 		"@STATE_UUID@", v.StateUUID,
@@ -62,7 +79,9 @@ func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
 		"@VERITY_SIZE@", fmt.Sprint(v.VeritySize),
 		"@STATE_SIZE@", fmt.Sprint(v.StateSize),
 		"@DISK_MIB@", fmt.Sprint(v.DiskMiB),
-		"@IGNITION_PLATFORM@", v.IgnitionPlatform,
+		"@PLATFORM@", v.Platform,
+		"@IGNITION_PLATFORM@", source,
+		"@IGNITION_FETCH@", fetch,
 	)
 	err := fs.WalkDir(files, dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

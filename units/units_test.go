@@ -10,14 +10,25 @@ import (
 func vars() Vars {
 	return Vars{
 		ESPUUID: "11111111-1111-1111-1111-111111111111", StateUUID: "22222222-2222-2222-2222-222222222222",
-		RepartArch: "x86-64", UsrSize: 1 << 30, VeritySize: 16 << 20, StateSize: 4 << 30, DiskMiB: 8192, IgnitionPlatform: "qemu",
+		RepartArch: "x86-64", UsrSize: 1 << 30, VeritySize: 16 << 20, StateSize: 4 << 30, DiskMiB: 8192, Platform: "qemu",
 	}
 }
 
+// overlays are all that a build lays over trees.
+var overlays = map[string]func(*tree.Tree) error{
+	"system": func(t *tree.Tree) error { return System(t, vars()) },
+	"initrd": func(t *tree.Tree) error { return Initrd(t, vars()) },
+	"cloud": func(t *tree.Tree) error {
+		v := vars()
+		v.Platform, v.Cloud = "openstack", true
+		return Initrd(t, v)
+	},
+}
+
 func TestOverlays(t *testing.T) {
-	for name, overlay := range map[string]func(*tree.Tree, Vars) error{"system": System, "initrd": Initrd} {
+	for name, overlay := range overlays {
 		tr := tree.New()
-		if err := overlay(tr, vars()); err != nil {
+		if err := overlay(tr); err != nil {
 			t.Fatal(err)
 		}
 		err := tr.Walk(func(p string, e *tree.Entry) error {

@@ -74,7 +74,11 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	}
 
 	step("pack the initramfs")
-	ird, err := initrd.Build(t, kernel, in.profile.InitrdModules, vars)
+	asker, err := userdataContent(in)
+	if err != nil {
+		return err
+	}
+	ird, err := initrd.Build(t, kernel, in.profile.InitrdModules, asker, vars)
 	if err != nil {
 		return err
 	}

@@ -214,7 +214,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*foundBase, error)
 		return nil, err
 	}
 	o.Progress.Step(payloadStep(o, a))
-	programs, parts, err := buildPrograms(ctx, o, a)
+	programs, parts, err := buildPrograms(ctx, o, a, p)
 	if err != nil {
 		return nil, err
 	}
