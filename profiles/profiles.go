@@ -30,6 +30,8 @@ type Profile struct {
 	// packages of this platform: firmware, agents.
 	Kernel   string   `json:"kernel"`
 	Packages []string `json:"packages"`
+	// Suite is the release of Debian they are from; "" is the default one.
+	Suite string `json:"suite"`
 	// InitrdModules are kernel modules that reach the disk; those that the kernel
 	// has built in may be named too.
 	InitrdModules []string `json:"initrdModules"`
@@ -91,6 +93,7 @@ func Load(name string) (Profile, error) {
 var (
 	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`) // Debian Policy, section 5.6.1
 	driver      = regexp.MustCompile(`^[a-z0-9_-]+$`)
+	suite       = regexp.MustCompile(`^[a-z]+$`)
 	argument    = regexp.MustCompile(`^[!-~]+$`)
 )
 
@@ -111,6 +114,9 @@ func parse(name string, data []byte) (Profile, error) {
 		if !packageName.MatchString(s) {
 			bad("kernel and packages: %q is not the name of a Debian package", s)
 		}
+	}
+	if p.Suite != "" && !suite.MatchString(p.Suite) {
+		bad("suite: %q is not the name of a release of Debian", p.Suite)
 	}
 	for _, s := range p.KernelArguments {
 		if !argument.MatchString(s) {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiln-os/kiln/images/format"
+	"github.com/kiln-os/kiln/images/osbase"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 	"github.com/kiln-os/kiln/internal/patches"
@@ -69,7 +70,7 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		return nil, nil, err
 	}
 	var manifest *release.Manifest
-	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Versions: []string{payload.KubernetesVersion}}
+	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Suites: osbase.Suites(), Versions: []string{payload.KubernetesVersion}}
 	known.Release = func(name string) (string, diag.List) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(file), name)

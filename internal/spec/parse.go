@@ -25,6 +25,7 @@ import (
 type Known struct {
 	Profiles []string
 	Formats  []string // of image files
+	Suites   []string // of Debian
 	Versions []string // of Kubernetes, compiled: "v1.37.2"
 	// Release reads a payload manifest, whose path is as the cluster file has it, and
 	// returns its version of Kubernetes and what is wrong with it. Nil checks nothing.
