@@ -33,6 +33,8 @@ type Profile struct {
 	Packages []string `json:"packages"`
 	// Components are those of the Debian archive that the packages are in; none means main.
 	Components []string `json:"components"`
+	// Suite is the release of Debian they are from; "" is the default one.
+	Suite string `json:"suite"`
 	// InitrdModules are kernel modules that reach the disk; those that the kernel
 	// has built in may be named too.
 	InitrdModules []string `json:"initrdModules"`
@@ -118,6 +120,7 @@ func Load(name string) (Profile, error) {
 var (
 	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`) // Debian Policy, section 5.6.1
 	driver      = regexp.MustCompile(`^[a-z0-9_-]+$`)
+	suite       = regexp.MustCompile(`^[a-z]+$`)
 	argument    = regexp.MustCompile(`^[!-~]+$`)
 )
 
@@ -161,6 +164,9 @@ func parse(name string, data []byte) (Profile, error) {
 				bad("files and links: %q is not a path that begins with usr/", name)
 			}
 		}
+	}
+	if p.Suite != "" && !suite.MatchString(p.Suite) {
+		bad("suite: %q is not the name of a release of Debian", p.Suite)
 	}
 	for _, s := range p.KernelArguments {
 		if !argument.MatchString(s) {

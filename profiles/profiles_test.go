@@ -53,6 +53,7 @@ func TestMistakes(t *testing.T) {
 		"link":         {"formats: [raw]", "formats: [raw]\nlinks: {usr/../x: y}", "usr/"},
 		"small ESP":    {"espMiB: 512", "espMiB: 32", "FAT32"},
 		"small verity": {"verityMiB: 16", "verityMiB: 12", "hash tree"},
+		"suite":        {"formats: [raw]", "formats: [raw]\nsuite: 13", "release of Debian"},
 		"driver":       {"formats: [raw]", "formats: [raw]\nunmanagedDrivers: ['a b']", "name of a driver"},
 		"no formats":   {"formats: [raw]", "formats: []", "formats is empty"},
 		"format":       {"formats: [raw]", "formats: [iso]", "unknown image format"},

@@ -13,13 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiln-os/kiln/images/format"
+	"github.com/kiln-os/kiln/images/osbase"
 	"github.com/kiln-os/kiln/internal/build"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/version"
 )
 
 func (a *app) buildCommand() *cobra.Command {
-	var out string
+	var out, suite string
 	var formats []string
 	var locked, offline bool
 	c := &cobra.Command{
@@ -51,6 +52,11 @@ Kubernetes, which takes minutes.`,
 			if err := checkFormats(formats); err != nil {
 				return err
 			}
+			if suite != "" {
+				if _, err := osbase.GetSuite(suite); err != nil {
+					return usageError{err}
+				}
+			}
 			cluster, manifest, err := a.load(args[0])
 			if err != nil {
 				return err
@@ -62,7 +68,7 @@ Kubernetes, which takes minutes.`,
 			progress := a.reporter()
 			store.Log = progress.Log
 			result, err := build.Run(cmd.Context(), build.Options{
-				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Source: a.payloadDir, Cache: store,
+				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Suite: suite, Source: a.payloadDir, Cache: store,
 				Release: version.Version, Formats: formats, Locked: locked, Offline: offline, Now: time.Now(), Progress: progress,
 			})
 			err = orInterrupted(cmd.Context(), err)
@@ -78,6 +84,8 @@ Kubernetes, which takes minutes.`,
 	}
 	c.Flags().StringVarP(&out, "output", "o", "out", "output folder")
 	a.formatFlag(c, &formats)
+	c.Flags().StringVar(&suite, "suite", "", "release of Debian for all nodes (default: that of the cluster file, the profile, or "+osbase.DefaultSuite+")")
+	completeWords(c, "suite", osbase.Suites()...)
 	c.Flags().BoolVar(&locked, "locked", false, "take the packages of the output folder's kiln.lock.yaml; resolve nothing anew")
 	c.Flags().BoolVar(&offline, "offline", false, "take everything from the caches; fetch nothing")
 	a.jsonFlag(c)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kiln-os/kiln/images/format"
+	"github.com/kiln-os/kiln/images/osbase"
+	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 	"github.com/kiln-os/kiln/internal/discoveryfile"
@@ -32,7 +35,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Print everything that is wrong with a cluster file",
 		Long: `Print everything that is wrong with a cluster file, with kubeadm's documents and the
 Butane snippets in it, and with the files that it names: each mistake with its line
-and column, and what would be right. Nothing is built and nothing is written.`,
+and column, and what would be right. Nothing is built and nothing is written. Notes say
+what is no mistake but good to know, such as what a 32-bit processor cannot do.`,
 		Example: `  imagegen check cluster.yaml
   imagegen check cluster.yaml --json   # for programs: each mistake is an event`,
 		Args:              exactArgs("FILE"),
@@ -42,10 +46,17 @@ and column, and what would be right. Nothing is built and nothing is written.`,
 			if err != nil {
 				return err
 			}
+			notes, err := notesOn(c)
+			if err != nil {
+				return err
+			}
 			if a.json {
-				return a.printJSON(checked{args[0], c.Name, c.KubernetesVersion, len(c.Nodes)})
+				return a.printJSON(checked{args[0], c.Name, c.KubernetesVersion, len(c.Nodes), notes})
 			}
 			fmt.Fprintf(a.Out, "%s: cluster %q, %d node(s), Kubernetes %s: no mistakes\n", args[0], c.Name, len(c.Nodes), c.KubernetesVersion)
+			for _, n := range notes {
+				fmt.Fprintln(a.Out, "note: "+n)
+			}
 			return nil
 		},
 	}
@@ -59,6 +70,8 @@ type checked struct {
 	Cluster    string `json:"cluster"`
 	Kubernetes string `json:"kubernetes"`
 	Nodes      int    `json:"nodes"`
+	// Notes are what is no mistake but good to know.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // load reads a cluster file, and the payload manifest that it names, and prints their
@@ -72,7 +85,7 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		return nil, nil, err
 	}
 	var manifest *release.Manifest
-	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Versions: payload.KubernetesVersions()}
+	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Suites: osbase.Suites(), Versions: payload.KubernetesVersions()}
 	for _, n := range known.Profiles {
 		if p, err := profiles.Load(n); err == nil && p.WiFi {
 			known.WiFi = append(known.WiFi, n)
@@ -134,4 +147,28 @@ func missingParts(c *spec.Cluster, m *release.Manifest) (diag.List, error) {
 		}
 	}
 	return lost, nil
+}
+
+// notesOn says what is no mistake, but should be known before machines are bought.
+func notesOn(c *spec.Cluster) ([]string, error) {
+	var notes []string
+	for _, n := range c.Nodes {
+		p, err := profiles.Load(n.Profile)
+		if err != nil {
+			return nil, err
+		}
+		a, err := arch.Get(p.Arch)
+		if err != nil {
+			return nil, err
+		}
+		if a.ELFClass != elf.ELFCLASS32 {
+			continue
+		}
+		note := fmt.Sprintf("%s is a 32-bit machine (%s): a program there has at most 3 GiB of memory, and many container images are not made for it", n.Name, a.Go)
+		if n.Role == spec.RoleControlPlane {
+			note += fmt.Sprintf("; etcd keeps at most 1.5 GiB (2 GiB is what it can map) and is not supported by its makers on %s, so it runs with ETCD_UNSUPPORTED_ARCH=%[1]s", a.Go)
+		}
+		notes = append(notes, note)
+	}
+	return notes, nil
 }

@@ -109,7 +109,7 @@ func (a *Archive) Packages(ctx context.Context, rel *Release, arch string) (*Ind
 		file, err := a.fetch(ctx, want.sum, want.size, dir+path.Dir(name)+"/by-hash/SHA256/"+want.sum, dir+name)
 		if err != nil {
 			if errors.As(err, new(*cache.MismatchError)) || errors.As(err, new(*NotFoundError)) {
-				err = fmt.Errorf("the mirror's %s is not the one that its signed InRelease names: %w", name, err)
+				err = &StaleError{fmt.Errorf("the mirror's %s is not the one that its signed InRelease names: %w", name, err)}
 			}
 			return nil, fmt.Errorf("suite %s of %s, architecture %s: %w", a.Suite, rel.Date.Format(time.RFC3339), arch, err)
 		}

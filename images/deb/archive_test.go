@@ -229,6 +229,9 @@ func TestStaleIndexIsRefused(t *testing.T) {
 	d.SetFile(index, []byte("old"))
 	a = open(t, d)
 	_, err := a.Resolve(ctx, "armhf", Request{Roots: []string{"hello"}})
+	if !errors.As(err, new(*StaleError)) {
+		t.Errorf("%v is no StaleError", err)
+	}
 	for _, want := range []string{"trixie", "armhf", "main/binary-armhf/Packages.xz", "2026-05-01", debtest.Sum(packed), debtest.Sum([]byte("old"))} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)

@@ -29,6 +29,13 @@ type fileSum struct {
 	size int64
 }
 
+// StaleError says that a mirror's copy of a suite is out of date, or not of one date. What
+// is signed does not vouch for it, so it is not used.
+type StaleError struct{ err error }
+
+func (e *StaleError) Error() string { return e.err.Error() }
+func (e *StaleError) Unwrap() error { return e.err }
+
 // verifyRelease checks the signature of an InRelease file and reads what is signed.
 func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
 	ring, err := openpgp.ReadKeyRing(bytes.NewReader(keys))
@@ -109,8 +116,8 @@ func parseRelease(text string, now time.Time) (*Release, error) {
 		return nil, fmt.Errorf("dated %s, which is in the future: this machine's clock is wrong (%s)", rel.Date.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	if !until.IsZero() && now.After(until) {
-		return nil, fmt.Errorf("dated %s, it was valid until %s: the mirror is out of date, or this machine's clock is wrong (%s)",
-			rel.Date.Format(time.RFC3339), until.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return nil, &StaleError{fmt.Errorf("dated %s, it was valid until %s: the mirror is out of date, or this machine's clock is wrong (%s)",
+			rel.Date.Format(time.RFC3339), until.Format(time.RFC3339), now.UTC().Format(time.RFC3339))}
 	}
 	return rel, nil
 }

@@ -40,7 +40,7 @@ var Excluded = []string{
 	"sensible-utils", "sysvinit-utils", "ucf", "bsdutils", "ncurses-bin", "ncurses-base", "diffutils",
 	// keepalived's SNMP agent, which is off, is linked with libsnmp, and that with Perl's
 	// library: these are their data, and libraries of modules that nothing loads.
-	"libsnmp-base", "libsensors-config", "pci.ids", "perl-modules-5.40", "libgdbm6t64", "libgdbm-compat4t64",
+	"libsnmp-base", "libsensors-config", "pci.ids", "libgdbm6t64", "libgdbm-compat4t64",
 }
 
 // Preferred decides which package meets a virtual dependency.

@@ -17,7 +17,6 @@ import (
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/cache"
-	"github.com/kiln-os/kiln/internal/hosttools"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/release"
 	"github.com/kiln-os/kiln/internal/spec"
@@ -47,6 +46,7 @@ type Options struct {
 	Cluster *spec.Cluster
 	Out     string // output folder; made if absent
 	Mirror  string // see deb.FindMirror
+	Suite   string // of Debian; "" leaves it to the cluster file and the profile, see suiteOf
 	Source  string // Kiln's source tree, see payload.FindSource
 	// Payload is where the nodes' programs come from; nil means that they are compiled.
 	Payload *release.Manifest
@@ -249,12 +249,16 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	if err != nil {
 		return nil, nil, err
 	}
-	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: p.Components, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
-	roots := append(append([]string{p.Kernel}, osbase.Packages...), p.Packages...)
+	suite, err := suiteOf(o, p)
+	if err != nil {
+		return nil, nil, err
+	}
+	archive := &deb.Archive{Mirror: mirror, Suite: suite.Name, Components: p.Components, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
+	roots := append(append([]string{p.Kernel}, suite.Roots()...), p.Packages...)
 	if a.Boot == arch.BootEFI {
 		roots = append(roots, "systemd-boot-efi")
 	}
-	req := deb.Request{Roots: roots, Exclude: osbase.Excluded, Prefer: osbase.Preferred}
+	req := deb.Request{Roots: roots, Exclude: suite.Exclude(), Prefer: osbase.Preferred}
 	var lock *deb.Lock
 	if o.Locked {
 		lock, err = archive.Locked(filepath.Join(o.Out, LockFile), a.Debian, req)
@@ -262,7 +266,7 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 		lock, err = archive.Resolve(ctx, a.Debian, req)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, staleHint(err, suite)
 	}
 	files, err := archive.Fetch(ctx, lock, o.Progress.Bytes)
 	return lock, files, err

@@ -45,8 +45,12 @@ var nodeFiles = sync.OnceValues(func() (*tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	suite, err := osbase.GetSuite(hosttools.Suite)
+	if err != nil {
+		t.Fatal(err)
+	}
 	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: c, Now: time.Now()}
-	lock, err := archive.Resolve(ctx, host.Debian, deb.Request{Roots: osbase.Packages, Exclude: osbase.Excluded, Prefer: osbase.Preferred})
+	lock, err := archive.Resolve(ctx, host.Debian, deb.Request{Roots: suite.Roots(), Exclude: suite.Exclude(), Prefer: osbase.Preferred})
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ type Known struct {
 	Profiles []string
 	Formats  []string // of image files
 	WiFi     []string // those of Profiles whose machines have Wi-Fi
+	Suites   []string // of Debian
 	Versions []string // of Kubernetes, compiled: "v1.37.2"
 	// Release reads a payload manifest, whose path is as the cluster file has it, and
 	// returns its version of Kubernetes and what is wrong with it. Nil checks nothing.

@@ -74,6 +74,7 @@ type Cluster struct {
 	Time     Time              `json:"time"`
 	Tokens   Tokens            `json:"tokens"`
 	Payload  Payload           `json:"payload"`
+	Debian   Debian            `json:"debian"`
 	Timeouts bootplan.Timeouts `json:"timeouts"`
 	// Butane holds snippets for all nodes, Roles those for the nodes of a role.
 	Butane []Snippet `json:"butane"`
@@ -106,6 +107,12 @@ type Payload struct {
 	// Manifest is the file that lists a release by URL and digest; a relative path
 	// counts from the cluster file's folder.
 	Manifest string `json:"manifest"`
+}
+
+// Debian says which of its releases the nodes are made of.
+type Debian struct {
+	// Suite is the release's name, such as trixie; "" leaves it to the profile.
+	Suite string `json:"suite"`
 }
 
 // VirtualIP is an address in the control planes' subnet that one of them holds, and

@@ -83,6 +83,9 @@ func (v *validator) validate() {
 		v.bad(p, "want at most 63 of a-z, 0-9 and -, with a letter or digit at both ends", "%q is not a DNS label", v.c.Name)
 	}
 	v.payload()
+	if p := (diag.Path{"debian", "suite"}); v.has(p) {
+		v.oneOf(p, v.c.Debian.Suite, v.known.Suites, "suite of Debian that nodes are made of")
+	}
 	var algs []string
 	for _, a := range pki.Algorithms() {
 		algs = append(algs, string(a))

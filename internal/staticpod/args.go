@@ -147,7 +147,7 @@ func etcdArgs(cfg nodeconfig.Config) []Arg {
 	pki := pkiOf(cfg)
 	adv, lo := cfg.AdvertiseAddress.String(), loopback(cfg)
 	client, peer := etcdURL(adv, etcdClientPort), etcdURL(adv, etcdPeerPort)
-	return []Arg{
+	args := []Arg{
 		{Name: "advertise-client-urls", Value: client},
 		{Name: "cert-file", Value: pki("etcd/server.crt")},
 		{Name: "client-cert-auth", Value: "true"},
@@ -169,4 +169,15 @@ func etcdArgs(cfg nodeconfig.Config) []Arg {
 		{Name: "trusted-ca-file", Value: pki("etcd/ca.crt")},
 		{Name: "watch-progress-notify-interval", Value: "5s"},
 	}
+	return append(args, quotaArgs(strconv.IntSize)...)
+}
+
+// quotaArgs bound etcd's database where kubeadm leaves it at etcd's own 2 GiB. bbolt maps
+// the whole file, on a 32-bit processor at most 2 GiB less a byte, and panics beyond that:
+// with less, etcd raises its alarm instead, and can be compacted.
+func quotaArgs(wordBits int) []Arg {
+	if wordBits > 32 {
+		return nil
+	}
+	return []Arg{{Name: "quota-backend-bytes", Value: strconv.Itoa(3 << 29)}}
 }

@@ -120,6 +120,15 @@ func TestUnsupportedEtcdArchitecture(t *testing.T) {
 	}
 }
 
+func TestEtcdQuota(t *testing.T) {
+	if got := quotaArgs(64); got != nil {
+		t.Errorf("64 bits: %v", got)
+	}
+	if got := quotaArgs(32); !slices.Equal(got, []Arg{{Name: "quota-backend-bytes", Value: "1610612736"}}) {
+		t.Errorf("32 bits: %v", got)
+	}
+}
+
 func TestWrite(t *testing.T) {
 	p := host.Paths{Root: t.TempDir()}
 	pod, err := EtcdPod(config())
