@@ -10,11 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kiln-os/kiln/images/deb/debtest"
 	"github.com/kiln-os/kiln/internal/build/buildtest"
+	"github.com/kiln-os/kiln/internal/nodecerts/certstest"
 	"github.com/kiln-os/kiln/internal/progress"
 	"github.com/kiln-os/kiln/internal/release/releasetest"
 )
@@ -36,7 +38,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("EXAMPLES", examples)
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage, "kubeconfig": cmdKubeconfig},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage, "kubeconfig": cmdKubeconfig, "cas": cmdCAs, "sign": cmdSign},
 	})
 }
 
@@ -71,6 +73,22 @@ func cmdKubeconfig(ts *testscript.TestScript, neg bool, args []string) {
 		text += "users: [{name: u, user: {token: " + args[2] + "}}]\n"
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+// cmdCAs is the script command `cas DIR`: external CAs with their keys.
+func cmdCAs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: cas DIR")
+	}
+	ts.Check(certstest.WriteCAs(ts.MkAbs(args[0]), time.Now()))
+}
+
+// cmdSign is the script command `sign CAS NODE`: it signs the requests in a node's folder.
+func cmdSign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sign CAS NODE")
+	}
+	ts.Check(certstest.Sign(ts.MkAbs(args[0]), ts.MkAbs(args[1]), time.Now()))
 }
 
 // cmdRelease is the script command `release FILE`: it serves a small release until the

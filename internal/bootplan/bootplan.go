@@ -4,6 +4,7 @@
 package bootplan
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -245,8 +246,30 @@ func (p Plan) Marshal() ([]byte, error) {
 	return yaml.Marshal(w)
 }
 
-// Parse reads a plan strictly: unknown and duplicate keys are errors.
+// further begins a document after another; a line of a value cannot look like that.
+var further = regexp.MustCompile(`(?m)^---(\s|$)`)
+
+// firstDocument is data without what may stand before its first document.
+func firstDocument(data []byte) []byte {
+	for {
+		line, rest, more := bytes.Cut(data, []byte("\n"))
+		text := bytes.TrimSpace(line)
+		switch {
+		case bytes.HasPrefix(line, []byte("---")):
+			return rest
+		case !more || len(text) > 0 && text[0] != '#':
+			return data
+		}
+		data = rest
+	}
+}
+
+// Parse reads a plan strictly: unknown and duplicate keys, and further documents, are
+// errors.
 func Parse(data []byte) (Plan, error) {
+	if further.Match(firstDocument(data)) {
+		return Plan{}, errors.New("boot plan: there is a second document; want one")
+	}
 	w := wire{Plan: Plan{Timeouts: DefaultTimeouts()}}
 	if err := yaml.UnmarshalStrict(data, &w); err != nil {
 		return Plan{}, fmt.Errorf("boot plan: %w", err)

@@ -173,3 +173,18 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A second document would be read by nobody.
+func TestOneDocument(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: b\n---\nc: d\n":                        "there is a second document",
+		"--- \na: b\n---\n":                        "there is a second document",
+		"# about\n\n---\na: b\n--- # next\nc: d\n": "there is a second document",
+		"# about\n---\na: b\n":                     `unknown field "a"`,
+		"a: |\n  ---\n  x\n":                       `unknown field "a"`,
+	} {
+		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}

@@ -33,6 +33,8 @@ var bans = []ban{
 	{"cmd/imagegen", "internal/phase", "phases run on the node"},
 	{"cmd/imagegen", "internal/nodeconfig", "what only the running node knows cannot be used in a build"},
 	{"pki", "internal/host", "both programs use the pki; it knows neither's files"},
+	{"internal/nodecerts", "internal/host", "both programs use it; it knows neither's files"},
+	{"internal/discoveryfile", "internal/host", "both programs use it; it knows neither's files"},
 	{"images", "internal/spec", "a base image is the same for every cluster"},
 	{"images", "pki", "a base image holds no secret"},
 	{"internal/nodeimage", "pki", "a base image holds no secret, and a stamp is bytes"},

@@ -74,14 +74,24 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		base string
 		ca   *pki.CA
 	}{{"ca", a.CA}, {"front-proxy-ca", a.FrontProxyCA}, {"etcd/ca", a.EtcdCA}} {
-		if ca.ca.KeyPEM.IsZero() {
-			// kubeadm takes a CA without its key for an external CA and then wants
-			// every certificate ready-made.
-			return nil, fmt.Errorf("the key of CA %s is missing: a control plane signs with it", ca.base)
+		if ca.ca.KeyPEM.IsZero() && len(a.Provided[n.Name]) == 0 {
+			return nil, fmt.Errorf("the key of CA %s is missing, and nothing that it has signed is provided", ca.base)
 		}
-		out = append(out,
-			file(pkiDir+"/"+ca.base+".crt", 0o644, secret.New(ca.ca.CertPEM)),
-			file(pkiDir+"/"+ca.base+".key", 0o600, ca.ca.KeyPEM))
+		out = append(out, file(pkiDir+"/"+ca.base+".crt", 0o644, secret.New(ca.ca.CertPEM)))
+		if !ca.ca.KeyPEM.IsZero() {
+			out = append(out, file(pkiDir+"/"+ca.base+".key", 0o600, ca.ca.KeyPEM))
+		}
+	}
+	for _, f := range a.Provided[n.Name] {
+		path := "/etc/kubernetes/" + f.Path
+		if rest, ok := strings.CutPrefix(f.Path, "pki/"); ok {
+			path = pkiDir + "/" + rest
+		}
+		mode := 0o644
+		if f.Private {
+			mode = 0o600
+		}
+		out = append(out, file(path, mode, f.Data))
 	}
 	return append(out,
 		file(pkiDir+"/sa.key", 0o600, a.ServiceAccountKey),

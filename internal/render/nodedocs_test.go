@@ -114,3 +114,41 @@ func TestDiscoveryFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestProvided: what an external CA has signed is where the node looks for it, in a
+// folder of certificates of the user's too, and the CA's key is not.
+func TestProvided(t *testing.T) {
+	c, a := cluster(t, threeNodes), fixture(t)
+	c.Kubeadm.CertificatesDir = "/etc/certificates"
+	a.CA.KeyPEM = secret.Value{}
+	a.Provided = map[string][]pki.ProvidedFile{"kiln-1": {
+		{Path: "pki/etcd/peer.crt", Data: secret.FromString("a certificate\n")},
+		{Path: "pki/etcd/peer.key", Data: secret.FromString("a key\n"), Private: true},
+		{Path: "admin.conf", Data: secret.FromString("a kubeconfig\n"), Private: true},
+	}}
+	r, err := Node(c, a, c.Nodes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := parse(t, r)
+	modes := map[string]int{}
+	for _, f := range p.config.Storage.Files {
+		modes[f.Path] = *f.Mode
+	}
+	for path, want := range map[string]struct {
+		text string
+		mode int
+	}{
+		"/etc/certificates/etcd/peer.crt": {"a certificate\n", 0o644}, "/etc/certificates/etcd/peer.key": {"a key\n", 0o600}, "/etc/kubernetes/admin.conf": {"a kubeconfig\n", 0o600},
+	} {
+		if p.inline[path] != want.text || modes[path] != want.mode {
+			t.Errorf("%s: %q, mode %o", path, p.inline[path], modes[path])
+		}
+	}
+	if _, ok := p.inline["/etc/certificates/ca.key"]; ok || p.inline["/etc/certificates/etcd/ca.key"] == "" {
+		t.Error("keys of CAs")
+	}
+	if _, err := Node(c, a, c.Nodes[1]); err == nil || !strings.Contains(err.Error(), "node kiln-2: the key of CA ca is missing") {
+		t.Errorf("nothing is provided for kiln-2: %v", err)
+	}
+}

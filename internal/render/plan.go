@@ -13,8 +13,25 @@ import (
 	"github.com/kiln-os/kiln/pki"
 )
 
-// bootPlan makes the node's boot plan.
-func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, error) {
+// BootPlan makes the node's boot plan.
+func BootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, error) {
+	p, err := PublicPlan(c, n)
+	if err != nil {
+		return bootplan.Plan{}, err
+	}
+	p.Cluster.NotBefore = a.CA.Cert.NotBefore.UTC()
+	p.Tokens = bootTokens(a, p.Role, n.Name)
+	if p.Role == bootplan.RoleInit {
+		p.Tokens = append(p.Tokens, c.BootstrapTokens(a.Created())...)
+	} else if err := discover(c, a, &p); err != nil {
+		return bootplan.Plan{}, err
+	}
+	return p, p.Validate()
+}
+
+// PublicPlan is the node's boot plan without what comes of the cluster's secrets: a
+// joining node cannot find its cluster with it.
+func PublicPlan(c *spec.Cluster, n spec.Node) (bootplan.Plan, error) {
 	r, err := role(c, n)
 	if err != nil {
 		return bootplan.Plan{}, err
@@ -35,14 +52,9 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			Kubeadm:              c.Kubeadm,
 			Kubelet:              c.Kubelet,
 			KubeProxy:            c.KubeProxy,
-			NotBefore:            a.CA.Cert.NotBefore.UTC(),
 		},
 		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
-		Tokens:   bootTokens(a, r, n.Name),
 		Timeouts: c.NodeTimeouts(n),
-	}
-	if r == bootplan.RoleInit {
-		p.Tokens = append(p.Tokens, c.BootstrapTokens(a.Created())...)
 	}
 	for _, s := range c.CertSANs {
 		// kubeadm keeps them in lower case in its configuration.
@@ -59,12 +71,7 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {
 		p.Node.AdvertiseAddress = addr.String()
 	}
-	if r != bootplan.RoleInit {
-		if err := discover(c, a, &p); err != nil {
-			return bootplan.Plan{}, err
-		}
-	}
-	return p, p.Validate()
+	return p, nil
 }
 
 // discover says how a node finds the cluster that it joins: with the user's kubeconfig,
