@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -24,6 +25,8 @@ import (
 var rehearsed = []string{
 	"preflight", "kubeconfig", "pod-network", "kubelet-start", "certs", "etcd", "control-plane", "upload-config", "mark-control-plane",
 	"bootstrap-token", "addon-flannel", "addon-kube-proxy", "addon-coredns",
+	// Of a joining node, see rehearseJoin.
+	"discovery", "cluster-config", "check-etcd", "kubelet-bootstrap", "etcd-join", "kubelet-wait-bootstrap",
 }
 
 // dryRun says what run would do. Of another disk, named by --root, the machine is not
@@ -61,9 +64,6 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	}
 	out := phase.NewPrinter(a.Err)
 	safe := rehearsed
-	if plan.Role != bootplan.RoleInit {
-		safe = rehearsed[:1] // what a joining node does depends on what its cluster says
-	}
 	real := node{cfg: cfg, paths: a.paths, units: host.Systemd{}}
 	if a.paths.Root != "/" {
 		safe = safe[1:] // not preflight
@@ -73,16 +73,27 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	if a.paths.Root != "/" {
 		n.units = dryrun.Units{Units: noUnits{}, Out: out}
 	}
+	var asked asking
+	if plan.Role.Joins() {
+		n.cfg, n.shared = shortened(cfg), kubeapi.LoadReading
+	}
 	phases := n.phases(plan.Role)
+	if plan.Role.Joins() {
+		n.rehearseJoin(phases, &asked)
+	}
 	for i, p := range real.phases(plan.Role) {
 		if p.Name == "preflight" { // looks at the machine, and changes nothing
 			phases[i] = p
 		}
 	}
-	if err := dryrun.Rehearse(ctx, phases, safe, folder, out); err != nil {
+	err = dryrun.Rehearse(ctx, phases, safe, folder, out)
+	if err := errors.Join(err, folder.Mask()); err != nil {
 		return err
 	}
-	out.Step("[dryrun] the files and objects are in %s; /run is empty after the next boot", dir)
+	out.Step("[dryrun] the files and objects are in %s, without keys and tokens; /run is empty after the next boot", dir)
+	if asked.err != nil {
+		return fmt.Errorf("the first boot would wait here: %w", asked.err)
+	}
 	return nil
 }
 
