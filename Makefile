@@ -35,11 +35,12 @@ demo: build ## bake the example cluster and boot it in QEMU until its node is Re
 
 test: lint test-unit test-race test-reproducible test-integration test-root test-faults test-boot ## everything: unit, script, golden, reference tools, two builds alike, real API server, failing hosts, VM boot
 
-lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac
+lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac and for Windows
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags bench,boot,docs,faults,integration,long,reproducible,root ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
+	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/imagegen
 	$(GO) tool staticcheck ./...
 
 test-unit: ## table tests, scripts of the real binaries, golden digests, reference tools
