@@ -45,6 +45,13 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		file(bootplan.Path, 0o600, secret.New(planYAML)),
 		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n, p.UnmanagedDrivers)),
 	}
+	if n.Pool() {
+		table, err := machines(n, p.UnmanagedDrivers).Marshal()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, textFile(bootplan.MachinesPath, string(table)))
+	}
 	if h := hosts(c); h != "" {
 		out = append(out, textFile("/etc/hosts", h))
 	}
