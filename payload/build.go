@@ -9,8 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/kiln-os/kiln/internal/procgroup"
 )
 
 // flags are those of every go build: sources only as go.sum has them, no paths
@@ -38,8 +39,8 @@ func command(ctx context.Context, o Options, dir string, args ...string) *exec.C
 		cmd.Env = append(cmd.Env, "GOPROXY=off") // not among the settings: it decides no byte
 	}
 	// Its own process group gets the signal whole; go alone would leave compilers behind.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	procgroup.Set(cmd)
+	cmd.Cancel = func() error { return procgroup.Interrupt(cmd) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }

@@ -34,6 +34,7 @@ type link struct{ path, target string }
 var systemLinks = []link{
 	{"usr/lib/systemd/system/default.target", "multi-user.target"},
 	{"usr/lib/systemd/system/multi-user.target.wants/firstboot.service", "../firstboot.service"},
+	{"usr/lib/systemd/system/multi-user.target.wants/kiln-machine.service", "../kiln-machine.service"},
 	{"usr/lib/systemd/system/multi-user.target.wants/kiln-start-order.service", "../kiln-start-order.service"},
 	{"usr/lib/systemd/system/multi-user.target.wants/kiln-virtual-ip.service", "../kiln-virtual-ip.service"},
 	{"usr/lib/systemd/system/ssh.service.wants/kiln-sshd-keygen.service", "../kiln-sshd-keygen.service"},

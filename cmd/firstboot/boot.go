@@ -42,11 +42,12 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 		showComplete(a.paths, rec, a.warn)
 		return a.finish()
 	}
-	data, err := os.ReadFile(a.paths.BootPlan())
-	if err != nil {
-		return planError{fmt.Errorf("boot plan: %w; Ignition writes it on the first boot", err)}
+	data, plan, err := a.readPlan()
+	if err == nil && plan.Node.FromTable && a.paths.Root == "/" {
+		if err = a.identify(ctx); err == nil {
+			data, plan, err = a.readPlan()
+		}
 	}
-	plan, err := bootplan.Parse(data)
 	screen := newScreen(a.paths, plan, a.warn)
 	defer func() {
 		// Not the disk of another node, and not over what a running one shows.
@@ -55,7 +56,7 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 		}
 	}()
 	if err != nil {
-		return planError{err}
+		return err
 	}
 	a.paths.CertificatesDir, a.paths.EtcdDataDir = plan.Cluster.CertificatesDir(), plan.Cluster.LocalEtcd().DataDir
 	if len(want) > 0 && !slices.Contains(want, plan.Role) {
@@ -96,6 +97,19 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	}
 	out.Step("node %s is set up; this run took %.0fs", cfg.NodeName, time.Since(start).Seconds())
 	return a.finish()
+}
+
+// readPlan returns the boot plan, and as it stands in the file.
+func (a *app) readPlan() ([]byte, bootplan.Plan, error) {
+	data, err := os.ReadFile(a.paths.BootPlan())
+	if err != nil {
+		return nil, bootplan.Plan{}, planError{fmt.Errorf("boot plan: %w; Ignition writes it on the first boot", err)}
+	}
+	plan, err := bootplan.Parse(data)
+	if err != nil {
+		err = planError{err}
+	}
+	return data, plan, err
 }
 
 // finish removes what a first boot that is over has no use for, and notes that it is.

@@ -50,6 +50,16 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	if len(want) > 0 && !slices.Contains(want, plan.Role) {
 		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
+	if plan.Node.FromTable {
+		if a.paths.Root != "/" {
+			return planError{fmt.Errorf("boot plan: the machine with this disk finds its name in %s when it starts", bootplan.MachinesPath)}
+		}
+		row, err := a.findRow(ctx)
+		if err != nil {
+			return err
+		}
+		*plan = plan.As(row)
+	}
 	cfg, err := a.dryConfig(*plan)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,8 @@ with its time.`,
 			if err != nil {
 				return err
 			}
+			// A machine that is known by its serial number alone cannot be told here.
+			cl = cl.Expand(func(m spec.Machine) bool { return m.MAC != "" })
 			if err := f.check(cl); err != nil {
 				return usageError{err}
 			}
@@ -156,7 +159,7 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 		if err != nil {
 			return err
 		}
-		if _, err := os.Stat(filepath.Join(f.out, build.ImageName(n.Name))); err != nil {
+		if _, err := os.Stat(filepath.Join(f.out, build.ImageName(cmp.Or(n.Image, n.Name)))); err != nil {
 			return fmt.Errorf("%w; imagegen build%s makes it", err, formatHint(p))
 		}
 	}

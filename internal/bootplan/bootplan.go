@@ -131,6 +131,9 @@ func (c Cluster) CertificateValidity() time.Duration {
 // Node is what this machine is in the cluster.
 type Node struct {
 	Name string `json:"name"`
+	// FromTable says that the machine finds its name in the table at MachinesPath; then
+	// Name is empty until it has.
+	FromTable bool `json:"fromTable,omitempty"`
 	// AdvertiseAddress is an IP literal; empty means the address of the default route.
 	AdvertiseAddress string            `json:"advertiseAddress,omitempty"`
 	Labels           map[string]string `json:"labels,omitempty"`
@@ -316,8 +319,11 @@ func (p Plan) Validate() error {
 	if p.Cluster.DNSDomain == "" {
 		bad("cluster.dnsDomain is empty")
 	}
-	if p.Node.Name == "" {
+	switch {
+	case p.Node.Name == "" && !p.Node.FromTable:
 		bad("node.name is empty")
+	case p.Node.FromTable && (p.Node.Name != "" || p.Role != RoleJoinWorker):
+		bad("node.fromTable is for workers that have no name yet")
 	}
 	for _, c := range [][]string{p.Cluster.PodSubnets, p.Cluster.ServiceSubnets} {
 		if len(c) == 0 || len(c) > 2 {

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/kiln-os/kiln/images/deb"
@@ -21,6 +20,7 @@ import (
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/procgroup"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
 	"github.com/kiln-os/kiln/units"
@@ -78,8 +78,8 @@ func buildOwn(ctx context.Context, o Options, a arch.Arch, root, name string) (p
 			cmd.Env = append(cmd.Env, "GOPROXY=off")
 		}
 		// Its own process group, so that no compiler outlives an interrupted build.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+		procgroup.Set(cmd)
+		cmd.Cancel = func() error { return procgroup.Interrupt(cmd) }
 		cmd.WaitDelay = 10 * time.Second
 		var failure bytes.Buffer
 		cmd.Stderr = &failure

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -52,7 +53,7 @@ func (d fileDevice) dropCache() error                    { return dropCache(d.Fi
 // Check returns what is at path if the image may be written to it: a free disk, or a
 // file in the place of one, that is large enough.
 func (i *Image) Check(path string) (Disk, error) {
-	st, err := os.Stat(path)
+	st, err := stat(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return Disk{}, fmt.Errorf("%w; a file in the place of a disk must be there in its size: truncate -s %dM %s", err, i.Profile.Disk.Minimum, path)
 	}
@@ -73,6 +74,15 @@ func (i *Image) Check(path string) (Disk, error) {
 		return d, err
 	}
 	return d, i.fits(d)
+}
+
+// stat is os.Stat, which cannot be asked about the disks of Windows.
+func stat(path string) (os.FileInfo, error) {
+	if strings.HasPrefix(filepath.VolumeName(path), `\\.\`) {
+		_, err := find(path)
+		return nil, err
+	}
+	return os.Stat(path)
 }
 
 // free returns the disk or file at path, if nothing else uses it.

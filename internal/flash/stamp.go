@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/kiln-os/kiln/internal/nodeimage"
@@ -13,7 +12,7 @@ import (
 // CheckCard returns what is at path if a stamp may be written to it: a free disk, or
 // a file in the place of one.
 func CheckCard(path string) (Disk, error) {
-	st, err := os.Stat(path)
+	st, err := stat(path)
 	if err != nil {
 		return Disk{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/nodeimage/nodeimagetest"
 	"github.com/kiln-os/kiln/internal/secret"
@@ -153,6 +154,26 @@ func TestStampTooLarge(t *testing.T) {
 	}
 	if got := nodeOn(t, path); got != "worker-7" {
 		t.Errorf("the card is node %q", got)
+	}
+}
+
+// TestWrongArchitecture: an image whose /usr is of another architecture than its
+// profile is neither flashed nor stamped.
+func TestWrongArchitecture(t *testing.T) {
+	path := image(t)
+	foreign, err := arch.Get("arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := testtools.Command(t, "sgdisk", "-t", "2:"+foreign.UsrType, path).CombinedOutput(); err != nil {
+		t.Fatalf("sgdisk: %v\n%s", err, out)
+	}
+	const want = "its partition kiln-usr-a is for arm64, and its profile, qemu-amd64, for amd64"
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		t.Errorf("flashed: %v", err)
+	}
+	if _, err := target(t, path).Holds("worker-8", nodeimagetest.Profile, false); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("stamped: %v", err)
 	}
 }
 

@@ -23,6 +23,12 @@ func (p Paths) At(s string) string { return p.at(s) }
 // BootPlan is the plan that Ignition delivered.
 func (p Paths) BootPlan() string { return p.at("/etc/kiln/boot.yaml") }
 
+// Machines is the table of an image that several machines share.
+func (p Paths) Machines() string { return p.at("/etc/kiln/machines.yaml") }
+
+// NetworkFile is where Ignition wrote the node's network settings, see systemd.network(5).
+func (p Paths) NetworkFile() string { return p.at("/etc/systemd/network/10-kiln.network") }
+
 // Record is firstboot's durable record of finished phases.
 func (p Paths) Record() string { return p.at("/var/lib/kiln/firstboot.json") }
 

@@ -31,6 +31,9 @@ type Node struct {
 	PodNetwork   string            `json:"podNetwork"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	Logins       []Login           `json:"logins"`
+	// Machines is the table of an image that several machines share; nil if it is that
+	// of one node.
+	Machines *bootplan.Machines `json:"machines,omitempty"`
 	// Elsewhere are parts of the config that the node fetches.
 	Elsewhere []string `json:"elsewhere,omitempty"`
 }
@@ -70,6 +73,11 @@ func (c *config) node() (*Node, error) {
 			n.ControlPlane = strings.TrimPrefix(f.Cluster.Server, "https://")
 		}
 	}
+	if plan.Node.FromTable {
+		if err := c.machines(n); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	return n, errors.Join(errs...)
 }
 
@@ -79,6 +87,19 @@ func (c *config) plan() (bootplan.Plan, error) {
 		return bootplan.Plan{}, fmt.Errorf("the stamp has no %s: it does not say what the node is to become", bootplan.Path)
 	}
 	return bootplan.Parse(f.data.Reveal())
+}
+
+// machines reads the table of an image that several machines share, which has a name
+// of its own.
+func (c *config) machines(n *Node) error {
+	n.Name = strings.TrimSpace(c.files["/etc/hostname"].data.RevealString())
+	f, ok := c.files[bootplan.MachinesPath]
+	if !ok {
+		return fmt.Errorf("the stamp has no %s, in which the machine is to find its name", bootplan.MachinesPath)
+	}
+	t, err := bootplan.ParseMachines(f.data.Reveal())
+	n.Machines = &t
+	return err
 }
 
 func (c *config) network(n *Node) error {

@@ -183,7 +183,7 @@ func CheckStamp(f *os.File, node, profile string, reset bool) (*Found, error) {
 	case found.Booted && !reset:
 		return nil, ErrBooted
 	}
-	return found, nil
+	return found, CheckArch(found.Table, profile)
 }
 
 // ReadBack checks that the image f has the node's stamp and no other. It reads the

@@ -122,7 +122,7 @@ func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 	cmd.Stdout, cmd.Stderr = m.stderr, m.stderr
 	// Its own process group: an interrupt typed at the terminal is for this
 	// process to act on, with a proper shutdown.
-	cmd.SysProcAttr = childAttr()
+	bind(cmd)
 
 	wait, err := startBound(cmd)
 	err = errors.Join(err, qmpTheirs.Close(), conTheirs.Close())

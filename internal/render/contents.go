@@ -52,6 +52,13 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		}
 		out = append(out, wifi...)
 	}
+	if n.Pool() {
+		table, err := machines(n, p.UnmanagedDrivers).Marshal()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, textFile(bootplan.MachinesPath, string(table)))
+	}
 	if h := hosts(c); h != "" {
 		out = append(out, textFile("/etc/hosts", h))
 	}

@@ -21,6 +21,9 @@ func BootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 	}
 	p.Cluster.NotBefore = a.CA.Cert.NotBefore.UTC()
 	p.Tokens = bootTokens(a, p.Role, n.Name)
+	if n.Pool() {
+		p.Tokens = []bootplan.Token{plain(a.Token)} // not one of a single node
+	}
 	if p.Role == bootplan.RoleInit {
 		p.Tokens = append(p.Tokens, c.BootstrapTokens(a.Created())...)
 	} else if err := discover(c, a, &p); err != nil {
@@ -67,6 +70,9 @@ func PublicPlan(c *spec.Cluster, n spec.Node) (bootplan.Plan, error) {
 			p.Cluster.CertSANs = append(p.Cluster.CertSANs, p.Cluster.VirtualIP)
 		}
 	}
+	if n.Pool() {
+		p.Node.Name, p.Node.FromTable = "", true
+	}
 	p.Node.NodeIPs = n.NodeIPs()
 	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {
 		p.Node.AdvertiseAddress = addr.String()
@@ -110,9 +116,6 @@ func discover(c *spec.Cluster, a *pki.Authority, p *bootplan.Plan) error {
 // bootTokens are the tokens that a node that creates the cluster makes known to it,
 // and the one with which another joins.
 func bootTokens(a *pki.Authority, r bootplan.Role, node string) []bootplan.Token {
-	plain := func(t pki.Token) bootplan.Token {
-		return bootplan.Token{ID: t.ID, Secret: t.Secret, Expires: t.Expires}
-	}
 	if r != bootplan.RoleInit {
 		return []bootplan.Token{plain(a.TokenFor(node))}
 	}
@@ -123,6 +126,25 @@ func bootTokens(a *pki.Authority, r bootplan.Role, node string) []bootplan.Token
 		out = append(out, t)
 	}
 	return out
+}
+
+func plain(t pki.Token) bootplan.Token {
+	return bootplan.Token{ID: t.ID, Secret: t.Secret, Expires: t.Expires}
+}
+
+// machines is the table of an image that several machines share.
+func machines(n spec.Node, unmanaged []string) bootplan.Machines {
+	t := bootplan.Machines{NamePrefix: n.NamePrefix}
+	for _, m := range n.Machines {
+		as := n.As(m)
+		row := bootplan.Machine{MAC: m.MAC, Serial: m.Serial, Name: m.Name, NodeIPs: as.NodeIPs()}
+		if as.Static() {
+			row.Addresses = texts(as.StaticAddresses())
+			row.Network = networkUnit(as, unmanaged)
+		}
+		t.Machines = append(t.Machines, row)
+	}
+	return t
 }
 
 // TokenDescription is what kubeadm token list shows of the token of a node, or with

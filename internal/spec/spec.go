@@ -136,7 +136,7 @@ type Network struct {
 	Nameservers []netip.Addr `json:"nameservers"`
 }
 
-// Node is one machine.
+// Node is one machine, or several that share an image.
 type Node struct {
 	Name    string `json:"name"`
 	Role    Role   `json:"role"`
@@ -161,6 +161,13 @@ type Node struct {
 	KubeletExtraArgs      []kubeadmapi.Arg `json:"kubeletExtraArgs"`
 	IgnorePreflightErrors []string         `json:"ignorePreflightErrors"`
 	Butane                []Snippet        `json:"butane"`
+	// Machines are the machines that share the node's image; those that are not among
+	// them are called NamePrefix and the end of their Ethernet address. See Pool.
+	Machines   []Machine `json:"machines"`
+	NamePrefix string    `json:"namePrefix"`
+
+	// Image is the name of the node whose image this one has; "" if it is its own.
+	Image string `json:"-"`
 }
 
 // Static reports whether the node has a fixed address.
@@ -325,6 +332,7 @@ func (c *Cluster) applyDefaults() {
 		if mac, err := net.ParseMAC(n.Interface.MAC); err == nil {
 			n.Interface.MAC = mac.String()
 		}
+		n.poolDefaults()
 	}
 }
 

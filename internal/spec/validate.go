@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"path"
 	"regexp"
@@ -319,7 +318,7 @@ func (v *validator) nodes(subnets []subnet) {
 	seen := map[string]diag.Path{} // names, addresses and MACs; they cannot be confused
 	unique := func(q diag.Path, s, what string) {
 		if first, dup := seen[s]; dup && s != "" {
-			v.bad(q, "every node needs its own", "%s %s is taken by %s", what, s, first)
+			v.bad(q, "every node needs its own", "%s is taken by %s", strings.TrimSpace(what+" "+s), first)
 			return
 		}
 		seen[s] = q
@@ -337,6 +336,9 @@ func (v *validator) nodes(subnets []subnet) {
 			unique(at, a.Addr().String(), "address")
 		}
 		unique(q.Child("interface", "mac"), n.Interface.MAC, "MAC address")
+		if n.Pool() {
+			v.pool(q, n, subnets, unique)
+		}
 		switch n.Role {
 		case RoleControlPlane:
 			control++
@@ -358,18 +360,7 @@ func (v *validator) nodes(subnets []subnet) {
 var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.:@*-]{1,15}$`)
 
 func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
-	if q := p.Child("name"); v.required(q, "want a host name, such as kiln-1") {
-		switch {
-		case len(validation.IsDNS1123Subdomain(n.Name)) > 0:
-			v.bad(q, "want a-z, 0-9, - and dots, with a letter or digit at both ends", "%q is not a host name", n.Name)
-		case len(n.Name) > 63:
-			// Linux takes 64 (HOST_NAME_MAX), certificates take 64 in a common
-			// name, and Kubernetes takes 63 in the label kubernetes.io/hostname.
-			v.bad(q, "want at most 63 characters", "the name has %d characters", len(n.Name))
-		case n.Name == "localhost" || strings.HasPrefix(n.Name, "localhost."):
-			v.bad(q, "want a name of its own, such as kiln-1", "%s is every machine's own name", n.Name)
-		}
-	}
+	v.hostName(p.Child("name"), n.Name)
 	if q := p.Child("role"); v.required(q, "want control-plane or worker") {
 		v.oneOf(q, string(n.Role), []string{string(RoleControlPlane), string(RoleWorker)}, "role")
 	}
@@ -379,11 +370,13 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 	for i, f := range n.Formats {
 		v.oneOf(p.Child("formats", i), f, v.known.Formats, "image format")
 	}
-	v.addresses(p, n, subnets)
+	if n.Pool() {
+		v.nameservers(p, n)
+	} else {
+		v.addresses(p, n, subnets)
+	}
 	if m := n.Interface.MAC; m != "" {
-		if hw, err := net.ParseMAC(m); err != nil || len(hw) != 6 {
-			v.bad(p.Child("interface", "mac"), "such as 52:54:00:12:34:56", "%q is not an Ethernet address", m)
-		}
+		v.ethernet(p.Child("interface", "mac"), m)
 	}
 	if s := n.Interface.Name; s != "" && !interfaceName.MatchString(s) {
 		v.bad(p.Child("interface", "name"), "such as enp1s0 or en*", "%q is not an interface name", s)
@@ -404,6 +397,23 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 	v.taints(p.Child("taints"), n.Taints)
 	v.kubeletFlags(p.Child("kubeletExtraArgs"), n.KubeletExtraArgs)
 	v.ignored(p.Child("ignorePreflightErrors"), n.IgnorePreflightErrors)
+}
+
+// hostName checks the name of a machine.
+func (v *validator) hostName(q diag.Path, name string) {
+	if !v.required(q, "want a host name, such as kiln-1") {
+		return
+	}
+	switch {
+	case len(validation.IsDNS1123Subdomain(name)) > 0:
+		v.bad(q, "want a-z, 0-9, - and dots, with a letter or digit at both ends", "%q is not a host name", name)
+	case len(name) > 63:
+		// Linux takes 64 (HOST_NAME_MAX), certificates take 64 in a common
+		// name, and Kubernetes takes 63 in the label kubernetes.io/hostname.
+		v.bad(q, "want at most 63 characters", "the name has %d characters", len(name))
+	case name == "localhost" || strings.HasPrefix(name, "localhost."):
+		v.bad(q, "want a name of its own, such as kiln-1", "%s is every machine's own name", name)
+	}
 }
 
 // badKey is bad for the key at p.
