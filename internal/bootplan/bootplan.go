@@ -134,6 +134,9 @@ type Node struct {
 	// FromTable says that the machine finds its name in the table at MachinesPath; then
 	// Name is empty until it has.
 	FromTable bool `json:"fromTable,omitempty"`
+	// NameFromPlatform says that the platform names the machine, and that Name is the
+	// image's.
+	NameFromPlatform bool `json:"nameFromPlatform,omitempty"`
 	// AdvertiseAddress is an IP literal; empty means the address of the default route.
 	AdvertiseAddress string            `json:"advertiseAddress,omitempty"`
 	Labels           map[string]string `json:"labels,omitempty"`

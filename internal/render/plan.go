@@ -56,7 +56,7 @@ func PublicPlan(c *spec.Cluster, n spec.Node) (bootplan.Plan, error) {
 			Kubelet:              c.Kubelet,
 			KubeProxy:            c.KubeProxy,
 		},
-		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
+		Node:     bootplan.Node{Name: n.Name, NameFromPlatform: n.NameFrom == spec.FromPlatform, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
 		Timeouts: c.NodeTimeouts(n),
 	}
 	for _, s := range c.CertSANs {

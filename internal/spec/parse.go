@@ -25,6 +25,7 @@ import (
 // Known is what the program that reads the file can build.
 type Known struct {
 	Profiles []string
+	Clouds   []string // those of Profiles whose platform gives machines names
 	Formats  []string // of image files
 	WiFi     []string // those of Profiles whose machines have Wi-Fi
 	Suites   []string // of Debian

@@ -100,6 +100,9 @@ func (v *validator) pool(p diag.Path, n Node, subnets []subnet, unique func(q di
 		// Its keys, etcd and the cluster's endpoint are about one machine.
 		v.bad(p.Child("role"), "want worker, or an image of its own for each control plane", "an image with a table of machines is for workers")
 	}
+	if v.Doc.Has(p.Child("nameFrom")) {
+		v.bad(p.Child("nameFrom"), "leave out nameFrom, or machines and namePrefix", "a machine is named by the table or by its platform")
+	}
 	for _, key := range []string{"address", "addresses"} {
 		if v.Doc.Has(p.Child(key)) {
 			v.bad(p.Child(key), "give it to one of the machines", "several machines cannot have one address")
