@@ -14,6 +14,7 @@ import (
 func TestArchitectures(t *testing.T) {
 	for _, a := range []struct{ arch, profile, machine string }{
 		{"arm64", "qemu-arm64", "aarch64"},
+		{"arm", "qemu-arm", "armv7l"},
 	} {
 		t.Run(a.arch, func(t *testing.T) {
 			n := bakeFile(t, a.arch, clusterFile, words(a.profile, ""))

@@ -35,7 +35,7 @@ kind: Cluster
 name: story
 nodes:
 {{- range .Nodes}}
-  - {name: {{.Name}}, role: {{.Role}}, profile: qemu-amd64, addresses: [{{.Addresses}}], gateways: [{{.Gateways}}]}
+  - {name: {{.Name}}, role: {{.Role}}, profile: qemu-{{.Arch}}, addresses: [{{.Addresses}}], gateways: [{{.Gateways}}]}
 {{- end}}
 ssh:
   authorizedKeys:
@@ -56,17 +56,20 @@ var (
 	dual = families{ipv4[0], ipv6[0]}
 )
 
-// networkText fills networkFile in for nodes whose names say what they are.
+// networkText fills networkFile in for nodes whose names say what they are: cp-N or
+// worker-N, with :ARCH behind it if the machine is no amd64 one.
 func networkText(t *testing.T, on families, key, more string, names ...string) []byte {
 	t.Helper()
 	type line struct {
-		Name, Role          string
+		Name, Role, Arch    string
 		Addresses, Gateways string
 	}
 	var nodes []line
 	for _, name := range names {
-		l, host := line{Name: name}, 0
-		kind, number, _ := strings.Cut(name, "-")
+		var l line
+		host := 0
+		l.Name, l.Arch = splitArch(name)
+		kind, number, _ := strings.Cut(l.Name, "-")
 		switch kind {
 		case "cp":
 			l.Role, host = "control-plane", 10
@@ -94,6 +97,15 @@ func networkText(t *testing.T, on families, key, more string, names ...string) [
 	return b.Bytes()
 }
 
+// splitArch splits NODE:ARCH.
+func splitArch(s string) (node, goarch string) {
+	node, goarch, ok := strings.Cut(s, ":")
+	if !ok {
+		goarch = "amd64"
+	}
+	return node, goarch
+}
+
 // network is a cluster of several nodes on one network that leads nowhere.
 type network struct {
 	names     []string // in the file's order
@@ -109,7 +121,7 @@ type network struct {
 	rest   *rest.Config
 }
 
-// bakeNetwork builds the images of nodes named cp-N and worker-N with the real
+// bakeNetwork builds the images of nodes named as for networkText with the real
 // imagegen, and starts their network. more are further settings of the cluster file.
 func bakeNetwork(t *testing.T, more string, names ...string) *network {
 	t.Helper()
@@ -119,7 +131,7 @@ func bakeNetwork(t *testing.T, more string, names ...string) *network {
 // bakeNetworkOn is bakeNetwork with addresses of other families.
 func bakeNetworkOn(t *testing.T, on families, more string, names ...string) *network {
 	t.Helper()
-	c := &network{names: names, nodes: map[string]*node{}, artifacts: artifactsDir(t)}
+	c := &network{nodes: map[string]*node{}, artifacts: artifactsDir(t)}
 	key, err := cluster.NewKey("kiln-boot-test")
 	if err != nil {
 		t.Fatal(err)
@@ -159,12 +171,19 @@ func bakeNetworkOn(t *testing.T, on families, more string, names ...string) *net
 	if c.client, c.rest, err = cluster.Client(secret.New(admin), c.net.API); err != nil {
 		t.Fatal(err)
 	}
-	a, tools := qemutest.Find(t, "amd64")
-	accel := qemu.ProbeAccel(t.Context(), tools, a)
-	t.Logf("QEMU %s (%s), %s", tools.Version, tools.Origin, accel)
+	machines := map[string]node{}
 	for _, name := range names {
+		name, goarch := splitArch(name)
+		m, ok := machines[goarch]
+		if !ok {
+			m.arch, m.tools = qemutest.Find(t, goarch)
+			m.accel = qemu.ProbeAccel(t.Context(), m.tools, m.arch)
+			t.Logf("%s: QEMU %s (%s), %s", goarch, m.tools.Version, m.tools.Origin, m.accel)
+			machines[goarch] = m
+		}
+		c.names = append(c.names, name)
 		n := &node{
-			arch: a, tools: tools, accel: accel, key: key, times: newTimeline(),
+			arch: m.arch, tools: m.tools, accel: m.accel, key: key, times: newTimeline(),
 			image: filepath.Join(c.out, name+".img"), secrets: secrets, adminConf: secret.New(admin), artifacts: filepath.Join(c.artifacts, name),
 			client: c.client, rest: c.rest,
 		}

@@ -49,17 +49,28 @@ func TestPair(t *testing.T) {
 	}
 }
 
+func TestSplitArch(t *testing.T) {
+	for in, want := range map[string][2]string{"cp-1": {"cp-1", "amd64"}, "worker-2:arm64": {"worker-2", "arm64"}} {
+		if node, goarch := splitArch(in); node != want[0] || goarch != want[1] {
+			t.Errorf("%s: %s, %s", in, node, goarch)
+		}
+	}
+}
+
 func TestNetworkFileIsValid(t *testing.T) {
 	key, err := cluster.NewKey("kiln-boot-test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := networkText(t, ipv4, key.Authorized, "controlPlaneEndpoint: 192.168.78.10\n", "cp-1", "cp-2", "cp-3", "worker-1")
+	text := networkText(t, ipv4, key.Authorized, "controlPlaneEndpoint: 192.168.78.10\n", "cp-1", "cp-2", "cp-3", "worker-1", "worker-2:arm64")
 	cl, mistakes := spec.Parse("cluster.yaml", text, spec.Known{Profiles: profiles.Names(), Versions: []string{spec.DefaultKubernetesVersion}})
 	if len(mistakes) != 0 {
 		t.Fatalf("%v\n%s", mistakes, text)
 	}
 	if n, _ := cl.Node("cp-3"); n.Address.String() != "192.168.78.13/24" || n.Role != spec.RoleControlPlane {
+		t.Errorf("%+v", n)
+	}
+	if n, _ := cl.Node("worker-2"); n.Profile != "qemu-arm64" {
 		t.Errorf("%+v", n)
 	}
 	if n, _ := cl.Node("worker-1"); n.Address.String() != "192.168.78.21/24" || n.Role != spec.RoleWorker {

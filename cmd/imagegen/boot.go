@@ -18,6 +18,7 @@ import (
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/clusternet"
 	"github.com/kiln-os/kiln/internal/hosttools"
+	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/progress"
 	"github.com/kiln-os/kiln/internal/qemu"
 	"github.com/kiln-os/kiln/internal/secret"
@@ -159,8 +160,12 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 		if err != nil {
 			return err
 		}
-		if _, err := os.Stat(filepath.Join(f.out, build.ImageName(cmp.Or(n.Image, n.Name)))); err != nil {
+		image := filepath.Join(f.out, build.ImageName(cmp.Or(n.Image, n.Name)))
+		if _, err := os.Stat(image); err != nil {
 			return fmt.Errorf("%w; imagegen build%s makes it", err, formatHint(p))
+		}
+		if err := checkImage(image, n, p); err != nil {
+			return err
 		}
 	}
 	plan, err := clusternet.NewPlan(cl)
@@ -228,6 +233,38 @@ type emulator struct {
 	accel qemu.Accel
 }
 
+// checkImage makes sure that an image is what the cluster file says of its node: the
+// machine is started for the profile's processor, on which another one's image shows nothing.
+func checkImage(path string, n spec.Node, p profiles.Profile) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	profile, _, err := nodeimage.NodeOf(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w; imagegen build makes it anew", path, err)
+	}
+	if profile == p.Name {
+		return nil
+	}
+	was, err := profiles.Load(profile)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s is an image of profile %s (%s), and the cluster file says %s (%s) for node %s: imagegen build makes it anew", path, profile, was.Arch, p.Name, p.Arch, n.Name)
+}
+
+// noEmulator says which node cannot be run, and what would run it.
+func noEmulator(n spec.Node, p profiles.Profile, a arch.Arch, err error) error {
+	packages := a.QEMU.Package
+	if a.QEMU.FirmwarePackage != "" {
+		packages += " and " + a.QEMU.FirmwarePackage
+	}
+	return fmt.Errorf("node %s (profile %s) needs an emulator of %s: %w; install %s %s or newer (Debian: %s), or give a mirror that can be reached with --mirror",
+		n.Name, p.Name, a.Go, err, a.QEMU.Binary, qemu.MinVersion, packages)
+}
+
 // emulators finds a QEMU for each node's profile.
 func (a *app) emulators(ctx context.Context, report *progress.Reporter, nodes []spec.Node) (map[string]emulator, error) {
 	store, err := cache.Open(a.cacheDir)
@@ -248,7 +285,7 @@ func (a *app) emulators(ctx context.Context, report *progress.Reporter, nodes []
 				return nil, err
 			}
 			if e.tools, err = qemu.Find(ctx, e.arch, hosttools.Options{Cache: store, Mirror: a.mirror, Now: time.Now(), Log: report.Log}); err != nil {
-				return nil, err
+				return nil, noEmulator(n, p, e.arch, err)
 			}
 			e.accel = qemu.ProbeAccel(ctx, e.tools, e.arch)
 			byArch[p.Arch] = e

@@ -1,6 +1,33 @@
 package main
 
-import "testing"
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/spec"
+	"github.com/kiln-os/kiln/profiles"
+)
+
+func TestNoEmulator(t *testing.T) {
+	for profile, want := range map[string]string{
+		"qemu-amd64": "node n (profile qemu-amd64) needs an emulator of amd64: none; install qemu-system-x86_64 8.2 or newer (Debian: qemu-system-x86 and ovmf), or give a mirror",
+		"qemu-arm":   "node n (profile qemu-arm) needs an emulator of arm: none; install qemu-system-arm 8.2 or newer (Debian: qemu-system-arm and qemu-efi-arm), or give a mirror",
+	} {
+		p, err := profiles.Load(profile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := arch.Get(p.Arch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := noEmulator(spec.Node{Name: "n"}, p, a, errors.New("none")); !strings.HasPrefix(got.Error(), want) {
+			t.Errorf("got %v, want %s", got, want)
+		}
+	}
+}
 
 func TestPerNode(t *testing.T) {
 	p := perNode{unit: "MiB"}

@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,10 +51,10 @@ func (r Request) Digest() (string, error) {
 	return cache.Key("request", resolverVersion, string(b)), err
 }
 
-// Locked reads a lock that an earlier resolution of the same request wrote to
-// path. It is an error if there is none, or if it is of another request.
+// Locked reads a lock that an earlier resolution of the same request wrote to path,
+// possibly among others. It is an error if there is none of this request.
 func (a *Archive) Locked(path, arch string, req Request) (*Lock, error) {
-	l, err := ReadLock(path)
+	locks, err := ReadLocks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no lock file %s to build from; build once without --locked", path)
 	}
@@ -63,10 +65,14 @@ func (a *Archive) Locked(path, arch string, req Request) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.Suite != a.Suite || l.Arch != arch || l.Request != request || !slices.Equal(l.Components, a.Components) {
-		return nil, fmt.Errorf("lock file %s is of another list of packages (%s, %s): this version of imagegen, or this profile, wants others; build once without --locked", path, l.Suite, l.Arch)
+	var has []string
+	for _, l := range locks {
+		if l.Suite == a.Suite && l.Arch == arch && l.Request == request && slices.Equal(l.Components, a.Components) {
+			return l, nil
+		}
+		has = append(has, l.Suite+", "+l.Arch)
 	}
-	return l, nil
+	return nil, fmt.Errorf("lock file %s is of another list of packages (%s): this version of imagegen, this profile or this suite (%s, %s) wants others; build once without --locked", path, strings.Join(has, "; "), a.Suite, arch)
 }
 
 // Resolve verifies the suite, resolves the request and returns the lock. What one
@@ -136,6 +142,40 @@ func (l *Lock) Write(path string) error {
 		return err
 	}
 	return atomicfile.WriteFile(path, b, 0o644)
+}
+
+// separator stands between the locks of a file.
+const separator = "---\n"
+
+// WriteLocks puts a lock file of several resolutions at path, a YAML document for each.
+// Of one it is what Write makes.
+func WriteLocks(path string, locks []*Lock) error {
+	var docs [][]byte
+	for _, l := range locks {
+		b, err := l.Marshal()
+		if err != nil {
+			return err
+		}
+		docs = append(docs, b)
+	}
+	return atomicfile.WriteFile(path, bytes.Join(docs, []byte(separator)), 0o644)
+}
+
+// ReadLocks reads what WriteLocks wrote, strictly.
+func ReadLocks(path string) ([]*Lock, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var locks []*Lock
+	for _, doc := range bytes.Split(b, []byte("\n"+separator)) {
+		l, err := ParseLock(doc)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		locks = append(locks, l)
+	}
+	return locks, nil
 }
 
 // ReadLock reads a lock file strictly.

@@ -53,6 +53,36 @@ func TestLocked(t *testing.T) {
 	}
 }
 
+// TestLocksOfSeveral: the lock file of a cluster with machines of several kinds has one
+// for each.
+func TestLocksOfSeveral(t *testing.T) {
+	d := debtest.New(t)
+	d.Publish("trixie", "amd64", nil, hello()...)
+	a := open(t, d)
+	path := filepath.Join(t.TempDir(), "kiln.lock.yaml")
+	requests := []Request{{Roots: []string{"hello"}}, {Roots: []string{"libhello"}}}
+	var locks []*Lock
+	for _, r := range requests {
+		l, err := a.Resolve(ctx, "amd64", r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		locks = append(locks, l)
+	}
+	if err := WriteLocks(path, locks); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range requests {
+		l, err := a.Locked(path, "amd64", r)
+		if err != nil || len(l.Packages) != len(locks[i].Packages) || l.Request != locks[i].Request {
+			t.Errorf("%v: %+v, %v", r.Roots, l, err)
+		}
+	}
+	if _, err := a.Locked(path, "armhf", requests[0]); err == nil || !strings.Contains(err.Error(), "(trixie, amd64; trixie, amd64)") || !strings.Contains(err.Error(), "(trixie, armhf)") {
+		t.Errorf("another architecture: %v", err)
+	}
+}
+
 // FuzzParseLock reads lock files of unknown origin, such as those in images.
 func FuzzParseLock(f *testing.F) {
 	l := &Lock{Suite: "trixie", Arch: "amd64", Components: []string{"main"}, Packages: []LockedPackage{{"hello", "1", "amd64", "pool/h.deb", 5, strings.Repeat("0", 64)}}}

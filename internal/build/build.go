@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,7 +34,7 @@ const (
 	LockFile   = "kiln.lock.yaml"   // the Debian packages, as resolved
 	TimesFile  = "build-times.json" // how long each step took
 	BasesFile  = "kiln.bases.json"  // which base images the nodes have, by profile
-	// PayloadFile says where each program and image of the payload is from.
+	// PayloadFile says where each program and image of the payload is from; see payloadFile.
 	PayloadFile = "kiln.payload.json"
 )
 
@@ -139,7 +142,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	result := &Result{Images: images, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
 	bases := baseRecord{}
 	loaded := map[string]*nodeimage.Base{}
-	var last *foundBase
+	var found []*foundBase // in the order of the nodes
 	for _, n := range o.Cluster.Nodes {
 		if loaded[n.Profile] != nil {
 			continue
@@ -151,7 +154,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("base image for profile %s: %w", n.Profile, err)
 		}
-		bases[n.Profile], last = b.key, b
+		bases[n.Profile], found = b.key, append(found, b)
 	}
 	// Before any image is there: what stamps another node later finds its base.
 	if err := bases.write(o.Out); err != nil {
@@ -162,10 +165,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	steps.end()
 	// Last, so that a build that fails leaves those of the images that are there.
-	if last != nil {
-		if err := last.record(o.Out); err != nil {
-			return nil, err
-		}
+	if err := recordAll(o.Out, found); err != nil {
+		return nil, err
 	}
 	result.Times = steps.times
 	times, err := json.MarshalIndent(result.Times, "", "  ")
@@ -190,9 +191,43 @@ type foundBase struct {
 	payload  Payload
 }
 
-// record writes down in the output folder what the base is made of.
-func (b *foundBase) record(out string) error {
-	return errors.Join(b.lock.Write(filepath.Join(out, LockFile)), b.payload.write(filepath.Join(out, PayloadFile)))
+// recordAll writes down in the output folder what the bases of a cluster are made of.
+func recordAll(out string, bases []*foundBase) error {
+	var locks []*deb.Lock
+	var errs []error
+	seen := map[string]bool{}
+	for _, b := range bases {
+		locks = append(locks, b.lock)
+		if !seen[b.payload.Arch] {
+			errs = append(errs, b.payload.write(filepath.Join(out, payloadFile(b.payload.Arch, len(seen) == 0))))
+			seen[b.payload.Arch] = true
+		}
+	}
+	return errors.Join(append(errs, deb.WriteLocks(filepath.Join(out, LockFile), locks))...)
+}
+
+// recordOne writes down what a base is made of that was made anew, besides what there is.
+func recordOne(o Options, b *foundBase) error {
+	file := filepath.Join(o.Out, LockFile)
+	locks, err := deb.ReadLocks(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	locks = slices.DeleteFunc(locks, func(l *deb.Lock) bool { return l.Arch == b.lock.Arch && l.Request == b.lock.Request })
+	p, err := profiles.Load(o.Cluster.Nodes[0].Profile)
+	if err != nil {
+		return err
+	}
+	return errors.Join(deb.WriteLocks(file, append(locks, b.lock)), b.payload.write(filepath.Join(o.Out, payloadFile(b.payload.Arch, b.payload.Arch == p.Arch))))
+}
+
+// payloadFile is PayloadFile for the first architecture of a cluster; those of others have
+// its name: kiln.payload.ARCH.json.
+func payloadFile(goarch string, first bool) string {
+	if first {
+		return PayloadFile
+	}
+	return strings.TrimSuffix(PayloadFile, "json") + goarch + ".json"
 }
 
 // baseFor returns the base image of a profile, from the cache if its inputs are

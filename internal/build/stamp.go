@@ -188,7 +188,7 @@ func recordedBase(ctx context.Context, o Options, profile string) (string, *node
 		return "", nil, err
 	}
 	record[profile] = found.key
-	return found.key, b, errors.Join(record.write(o.Out), found.record(o.Out))
+	return found.key, b, errors.Join(record.write(o.Out), recordOne(o, found))
 }
 
 func identity(c *spec.Cluster, a *pki.Authority, n spec.Node) (nodeimage.Identity, error) {

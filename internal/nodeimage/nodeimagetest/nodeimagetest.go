@@ -34,8 +34,11 @@ const Profile = "qemu-amd64"
 
 // WriteBase makes a base image in dir whose /usr has the given number of MiB. The
 // same number gives the same bytes.
-func WriteBase(dir string, usrMiB int) error {
-	p, err := profiles.Load(Profile)
+func WriteBase(dir string, usrMiB int) error { return WriteBaseFor(dir, Profile, usrMiB) }
+
+// WriteBaseFor is WriteBase for a profile.
+func WriteBaseFor(dir, profile string, usrMiB int) error {
+	p, err := profiles.Load(profile)
 	if err != nil {
 		return err
 	}
