@@ -66,10 +66,14 @@ func TestControlPlaneLost(t *testing.T) {
 	t.Logf("until %s was back: %s", holder, w)
 	checkMembers(t, c, holder, 3)
 	// What was written while it was gone is read from its own API server.
+	written, err := c.client.CoreV1().ConfigMaps(metav1.NamespaceDefault).Get(c.within(t, time.Minute), writerName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	address, _ := c.plan.Node(holder)
 	out, err := c.node(t, holder).ssh.Run(c.within(t, 2*time.Minute), "kubectl --kubeconfig /etc/kubernetes/admin.conf --server https://"+address.API().String()+" get configmap "+writerName+" -o jsonpath={.data.count}")
-	if err != nil || strings.TrimSpace(out) != w.last() {
-		t.Errorf("%s reads %q, %v; the last write was %s", holder, out, err, w.last())
+	if want := written.Data["count"]; err != nil || strings.TrimSpace(out) != want || want == "" {
+		t.Errorf("%s reads %q, %v; the last write was %q", holder, out, err, want)
 	}
 	checkAcrossNodes(t, c, holder, "worker-1")
 }
@@ -186,12 +190,6 @@ func (w *writer) since(at time.Time) int {
 		}
 	}
 	return n
-}
-
-func (w *writer) last() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return fmt.Sprint(w.count)
 }
 
 func (w *writer) String() string {

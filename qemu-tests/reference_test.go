@@ -35,7 +35,9 @@ import (
 var referenceFiles embed.FS
 
 // referenceSnippet lets the unit of firstboot run the reference's script instead, and
-// leaves out what Kiln does at boots for the control plane.
+// leaves out what Kiln does at boots for the control plane. The kubelet and containerd
+// start as the units say that their own projects ship: after the network is online,
+// which systemd-networkd's service waits for where it is enabled, and after dbus.
 const referenceSnippet = `butane:
   - variant: fcos
     version: 1.4.0
@@ -47,6 +49,25 @@ const referenceSnippet = `butane:
               contents: |
                 [Unit]
                 ConditionPathExists=/never
+        - name: systemd-networkd-wait-online.service
+          enabled: true
+        - name: kubelet.service
+          dropins:
+            - name: 50-reference.conf
+              contents: |
+                [Unit]
+                Wants=network-online.target
+                After=network-online.target
+                [Service]
+                UnsetEnvironment=GOGC KILN_STARTUP_GOGC
+        - name: containerd.service
+          dropins:
+            - name: 50-reference.conf
+              contents: |
+                [Unit]
+                After=network.target local-fs.target dbus.service
+                [Service]
+                UnsetEnvironment=GOGC
         - name: firstboot.service
           dropins:
             - name: 50-reference.conf
