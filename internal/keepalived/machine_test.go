@@ -47,7 +47,7 @@ var nodeFiles = sync.OnceValues(func() (*tree.Tree, error) {
 	}
 	suite, err := osbase.GetSuite(hosttools.Suite)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: c, Now: time.Now()}
 	lock, err := archive.Resolve(ctx, host.Debian, deb.Request{Roots: suite.Roots(), Exclude: suite.Exclude(), Prefer: osbase.Preferred})
