@@ -29,7 +29,7 @@ admin.conf.crt for admin.conf.csr. imagegen build checks them and bakes them in.
 Names and subjects are those of kubeadm certs generate-csr. Run again, the command
 keeps the keys that are there and replaces the requests that the cluster file has
 changed. The requests of a node that is added later are made the same way.`,
-		Example: `  mkdir -p -m 700 out/secrets/etcd && cp ca.crt front-proxy-ca.crt out/secrets/ && cp etcd-ca.crt out/secrets/etcd/ca.crt
+		Example: `  install -d -m 700 out/secrets out/secrets/etcd && cp ca.crt front-proxy-ca.crt out/secrets/ && cp etcd-ca.crt out/secrets/etcd/ca.crt
   imagegen csr cluster.yaml -o out/
   openssl req -in out/secrets/nodes/kiln-1/pki/apiserver.csr -noout -text
   imagegen csr cluster.yaml -o out/ --node kiln-2 --json`,

@@ -358,6 +358,11 @@ func (p Plan) Validate() error {
 		if !tokenID.MatchString(t.ID) || !tokenSecret.MatchString(t.Secret.RevealString()) {
 			bad("bootstrapTokens[%d]: a token has an id of 6 characters and a secret of 16, all of a-z and 0-9", i)
 		}
+		for _, u := range t.Usages {
+			if u != "signing" && u != "authentication" {
+				bad("bootstrapTokens[%d].usages: %q is neither signing nor authentication", i, u)
+			}
+		}
 	}
 	if p.Role.Joins() {
 		p.validateJoin(bad)

@@ -73,6 +73,7 @@ func TestJoin(t *testing.T) {
 		"IPv6 without brackets":  {func(p *Plan) { p.Discovery.Endpoint = "fd00::101:6443:x" }, "discovery.endpoint"},
 		"no token":               {func(p *Plan) { p.Tokens = nil }, "a joining node needs one"},
 		"long token":             {func(p *Plan) { p.Tokens[0].Secret = secret.FromString("hunter2hunter2hunter2") }, "bootstrapTokens[0]: a token has an id of 6 characters"},
+		"unknown usage":          {func(p *Plan) { p.Tokens[0].Usages = []string{"signing", "sign"} }, `bootstrapTokens[0].usages: "sign" is neither signing nor authentication`},
 		"upper-case token":       {func(p *Plan) { p.Tokens[0].ID = "ABCDEF" }, "bootstrapTokens[0]: a token has"},
 	} {
 		t.Run(name, func(t *testing.T) {
