@@ -14,8 +14,9 @@ import (
 	"github.com/kiln-os/kiln/internal/phases/etcdjoin"
 )
 
-// dryBound is how long a dry run asks for each thing that a first boot waits a day for.
-const dryBound = 10 * time.Second
+// dryBound is how long a dry run asks for each thing that a first boot waits a day for:
+// three tries of most.
+const dryBound = 12 * time.Second
 
 // shortened gives a joining node a dry run's patience.
 func shortened(cfg nodeconfig.Config) nodeconfig.Config {

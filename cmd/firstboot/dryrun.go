@@ -101,7 +101,11 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	}
 	out.Step("[dryrun] the files and objects are in %s, without keys and tokens; /run is empty after the next boot", dir)
 	if asked.err != nil {
-		return fmt.Errorf("the first boot would wait here: %w", asked.err)
+		what := "wait"
+		if phase.IsPermanent(asked.err) {
+			what = "fail"
+		}
+		return fmt.Errorf("the first boot would %s here: %w", what, asked.err)
 	}
 	return nil
 }

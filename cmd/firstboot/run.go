@@ -77,7 +77,7 @@ journal, and in firstboot status.
 
 With --dry-run it says what each phase would do and changes nothing: the files and API
 objects are written into a folder of /run, which it names at the end. A joining node
-reads from its cluster, and goes by the boot plan if there is no answer for 10 s.`,
+reads from its cluster, and goes by the boot plan if there is no answer for 12 s.`,
 			Example: `  systemctl restart firstboot   # by hand only if the unit gave up
   firstboot run
   firstboot run --dry-run`,
