@@ -73,8 +73,8 @@ test-boot: build ## a virtual machine from firmware to a Ready node, and a reboo
 
 test-all: test test-long ## test, and what takes too long for every change; see docs/proofs.md
 
-test-long: build ## boots of other architectures
-	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot,long -count=1 -v -p 1 -timeout 240m -run 'TestArchitectures' ./qemu-tests/
+test-long: build ## boots of other architectures and boards
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot,long -count=1 -v -p 1 -timeout 240m -run 'TestArchitectures|TestRaspberryPi' ./qemu-tests/
 
 bench: build ## every row of docs/performance.md and its reference, in one run; bench.json
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen KILN_BENCH_JSON=$(CURDIR)/bench.json \
