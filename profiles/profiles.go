@@ -77,6 +77,17 @@ func Names() []string {
 	return names
 }
 
+// Clouds lists the profiles of clouds, sorted.
+func Clouds() []string {
+	var clouds []string
+	for _, name := range Names() {
+		if p, err := Load(name); err == nil && p.Cloud() {
+			clouds = append(clouds, name)
+		}
+	}
+	return clouds
+}
+
 // Load reads the profile with the given name.
 func Load(name string) (Profile, error) {
 	for _, n := range Names() {

@@ -27,7 +27,8 @@ import (
 	"github.com/kiln-os/kiln/internal/vnet"
 )
 
-// cloudFile is of a node in a cloud, whose network gives the addresses.
+// cloudFile is of nodes in a cloud, whose network gives the addresses, and to workers
+// their names.
 var cloudFile = template.Must(template.New("cluster.yaml").Parse(`apiVersion: kiln-os.dev/v1alpha1
 kind: Cluster
 name: story
@@ -38,6 +39,11 @@ nodes:
     profile: openstack-amd64
     formats: [raw]
     taints: []
+  - name: workers
+    role: worker
+    profile: openstack-amd64
+    formats: [raw]
+    nameFrom: platform
 ssh:
   authorizedKeys:
     - {{.Key}}
@@ -72,15 +78,15 @@ func userData(t *testing.T, files ...[2]string) []byte {
 func TestUserData(t *testing.T) {
 	n := bakeFile(t, "amd64", cloudFile, map[string]string{"Name": nodeName, "Endpoint": strings.TrimSuffix(address, "/24") + ":6443"})
 
-	t.Run("none, and a metadata service", func(t *testing.T) {
+	t.Run("none", func(t *testing.T) {
 		c := startCloud(t, nil)
-		m := n.startInCloud(t, "none", c)
+		m := n.startInCloud(t, "none", n.image, c)
 		m.says(t, 0, m.slow(3*time.Minute), `init of cluster story: `+nodeName, `preflight: done`)
-		c.asked(t, "/openstack/latest/user_data")
+		c.asked(t, "/openstack/latest/user_data", "/openstack/latest/meta_data.json")
 	})
-	t.Run("for another program, on a config drive that is a disk", func(t *testing.T) {
+	t.Run("of another program", func(t *testing.T) {
 		drive := fatDrive(t, []byte("#cloud-config\npassword: hunter2\n"))
-		m := n.startInCloud(t, "cloud-config", startCloud(t, nil), driveArgs(drive, "virtio-blk-pci")...)
+		m := n.startInCloud(t, "cloud-config", n.image, startCloud(t, nil), driveArgs(drive, "virtio-blk-pci")...)
 		m.says(t, 0, m.slow(2*time.Minute),
 			`Kiln: the user data of this machine is a cloud-config for cloud-init, which a Kiln node does not read: give an Ignition config of spec 3\.0\.0 to 3\.3\.0, .*, or no user data at all`,
 			`Kiln: this boot has stopped; .* tried again in 5 minutes`)
@@ -90,23 +96,24 @@ func TestUserData(t *testing.T) {
 			}
 		}
 	})
-	t.Run("on a config drive that is a CD-ROM", func(t *testing.T) {
+	t.Run("on a CD-ROM", func(t *testing.T) {
 		drive := isoDrive(t, userData(t, [2]string{"/etc/from-drive", "data:,drive"}))
 		c := startCloud(t, nil)
-		m := n.startInCloud(t, "drive", c, driveArgs(drive, "ide-cd")...)
-		m.says(t, 0, m.slow(3*time.Minute), `init of cluster story: `+nodeName, `preflight: done`)
-		if got := n.sh(t, "cat /etc/from-drive"); got != "drive" {
-			t.Errorf("the file of the user data has %q", got)
+		workers := filepath.Join(filepath.Dir(n.image), "workers.img")
+		m := n.startInCloud(t, "drive", workers, c, driveArgs(drive, "ide-cd")...)
+		m.says(t, 0, m.slow(3*time.Minute), `join-worker of cluster story: in-the-cloud at `, `preflight: done`)
+		if got := n.sh(t, "cat /etc/from-drive; echo; cat /etc/hostname"); got != "drive\nin-the-cloud" {
+			t.Errorf("the files have %q", got)
 		}
 		c.asked(t) // nothing
 	})
-	t.Run("of a metadata service, with a source in the network", func(t *testing.T) {
+	t.Run("in the network", func(t *testing.T) {
 		c := startCloud(t, map[string][]byte{
 			"/openstack/latest/user_data": userData(t, [2]string{"/etc/from-service", "data:,service"}, [2]string{"/etc/from-source", "http://" + metadataAddress.Addr().String() + "/source"}),
 			"/source":                     []byte("source"),
 		})
 		start := time.Now()
-		n.startInCloud(t, "service", c)
+		n.startInCloud(t, "service", n.image, c)
 		state, err := cluster.WaitReady(n.within(t, 12*time.Minute), n.client, progress(t, start), nodeName)
 		if err != nil {
 			t.Fatal(err)
@@ -184,9 +191,9 @@ func (c *cloud) asked(t *testing.T, want ...string) {
 	}
 }
 
-// startInCloud starts a new machine with the node's image in a cloud, and connects the
+// startInCloud starts a new machine with an image in a cloud, and connects the
 // clients.
-func (n *node) startInCloud(t *testing.T, name string, c *cloud, args ...string) *faulty {
+func (n *node) startInCloud(t *testing.T, name, image string, c *cloud, args ...string) *faulty {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -199,7 +206,7 @@ func (n *node) startInCloud(t *testing.T, name string, c *cloud, args ...string)
 		t.Fatal(err)
 	}
 	go func() { _ = c.net.Attach(conn) }() // ends with the machine
-	m := n.startFaulty(t, name, n.image, func(cfg *qemu.Config) {
+	m := n.startFaulty(t, name, image, func(cfg *qemu.Config) {
 		cfg.Ethernet = &qemu.Ethernet{MAC: c.mac, Cable: os.NewFile(uintptr(fds[1]), "cable")}
 		cfg.ExtraArgs, cfg.MemoryMiB = args, guestMemoryMiB
 	})

@@ -49,6 +49,7 @@ var initrdLinks = []link{
 
 var cloudLinks = []link{
 	{"usr/lib/ignition/user.ign", "/run/kiln/userdata/config.ign"},
+	{"usr/lib/ignition/base.d/name.ign", "/run/kiln/userdata/name.ign"},
 }
 
 // System lays the operating system's files over t.

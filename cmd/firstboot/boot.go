@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -61,9 +60,9 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	if len(want) > 0 && !slices.Contains(want, plan.Role) {
 		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
-	name := strings.ToLower(strings.TrimSpace(plan.Node.Name))
-	if e := validation.IsDNS1123Subdomain(name); len(e) > 0 {
-		return planError{fmt.Errorf("boot plan: node.name %q: %s", plan.Node.Name, strings.Join(e, "; "))}
+	name, err := nodeName(plan, a.paths)
+	if err != nil {
+		return planError{err}
 	}
 	if a.paths.Root != "/" {
 		return usageError{fmt.Errorf("--root %s: a boot plan is carried out on the running machine only", a.paths.Root)}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -88,7 +87,10 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 
 // dryConfig is what prepare learns of the machine, without waiting and setting.
 func (a *app) dryConfig(plan bootplan.Plan) (cfg nodeconfig.Config, err error) {
-	cfg = nodeconfig.Config{Plan: plan, NodeName: strings.ToLower(strings.TrimSpace(plan.Node.Name))}
+	cfg = nodeconfig.Config{Plan: plan}
+	if cfg.NodeName, err = nodeName(plan, a.paths); err != nil {
+		return cfg, planError{err}
+	}
 	cfg.Hostname = cfg.NodeName // prepare sets it
 	if s := plan.Node.AdvertiseAddress; s != "" {
 		if cfg.AdvertiseAddress, err = netip.ParseAddr(s); err != nil {

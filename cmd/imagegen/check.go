@@ -69,7 +69,7 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		return nil, nil, err
 	}
 	var manifest *release.Manifest
-	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Versions: []string{payload.KubernetesVersion}}
+	known := spec.Known{Profiles: profiles.Names(), Clouds: profiles.Clouds(), Formats: format.Names(), Versions: []string{payload.KubernetesVersion}}
 	known.Release = func(name string) (string, diag.List) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(file), name)

@@ -1,5 +1,5 @@
 // Program kiln-userdata runs in the initramfs of an image for a cloud, at the first
-// boot: it leaves the machine's user data where Ignition looks for it.
+// boot: it leaves the machine's user data and its name where Ignition looks for them.
 package main
 
 import (
@@ -15,8 +15,12 @@ import (
 	"github.com/kiln-os/kiln/internal/userdata"
 )
 
-// out is what Ignition's user.ign leads to.
-const out = "/run/kiln/userdata/config.ign"
+// What Ignition's user.ign and base.d/name.ign lead to. The latter has to be there: of a
+// folder with a config that is not there Ignition takes none.
+const (
+	configFile = "/run/kiln/userdata/config.ign"
+	nameFile   = "/run/kiln/userdata/name.ign"
+)
 
 // answerTime is how long a metadata service has to answer: a network that begins with a
 // switch which learns takes a minute.
@@ -41,7 +45,7 @@ func say(text string) { fmt.Println("Kiln: " + text) }
 func run(ctx context.Context, platform string) error {
 	m := userdata.Machine{
 		Service: &userdata.Service{URL: "http://169.254.169.254", Log: say},
-		Drive:   func(context.Context) ([]byte, bool, error) { return userdata.ReadConfigDrive() },
+		Drive:   userdata.ReadConfigDrive,
 		Network: startNetwork,
 	}
 	data, err := userdata.Fetch(ctx, platform, m)
@@ -53,13 +57,32 @@ func run(ctx context.Context, platform string) error {
 			return err
 		}
 	}
-	if data == nil {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(configFile), 0o700); err != nil {
 		return err
 	}
-	return atomicfile.WriteFile(out, data, 0o600)
+	if err := writeName(ctx, platform, m); err != nil || data == nil {
+		return err
+	}
+	return atomicfile.WriteFile(configFile, data, 0o600)
+}
+
+// nameTime is how long a service that has given the user data has for the name.
+const nameTime = 30 * time.Second
+
+// writeName leaves the machine's name. Most nodes have one of their own: what is wrong
+// with the platform's is said, and stops no boot here.
+func writeName(ctx context.Context, platform string, m userdata.Machine) error {
+	ctx, cancel := context.WithTimeout(ctx, nameTime)
+	defer cancel()
+	name, err := userdata.Name(ctx, platform, m)
+	if err != nil {
+		say(err.Error())
+	}
+	config, err := userdata.NameConfig(name)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(nameFile, config, 0o600)
 }
 
 // startNetwork starts networkd, which asks DHCP for an address.

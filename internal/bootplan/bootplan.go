@@ -130,6 +130,9 @@ func (c Cluster) CertificateValidity() time.Duration {
 // Node is what this machine is in the cluster.
 type Node struct {
 	Name string `json:"name"`
+	// NameFromPlatform says that the platform names the machine, and that Name is the
+	// image's.
+	NameFromPlatform bool `json:"nameFromPlatform,omitempty"`
 	// AdvertiseAddress is an IP literal; empty means the address of the default route.
 	AdvertiseAddress string            `json:"advertiseAddress,omitempty"`
 	Labels           map[string]string `json:"labels,omitempty"`

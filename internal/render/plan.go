@@ -35,7 +35,7 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			KubeProxy:            c.KubeProxy,
 			NotBefore:            a.CA.Cert.NotBefore.UTC(),
 		},
-		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
+		Node:     bootplan.Node{Name: n.Name, NameFromPlatform: n.NameFrom == spec.FromPlatform, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
 		Tokens:   bootTokens(a, r, n.Name),
 		Timeouts: c.NodeTimeouts(n),
 	}

@@ -24,6 +24,7 @@ import (
 // Known is what the program that reads the file can build.
 type Known struct {
 	Profiles []string
+	Clouds   []string // those of Profiles whose platform gives machines names
 	Formats  []string // of image files
 	Versions []string // of Kubernetes, compiled: "v1.37.2"
 	// Release reads a payload manifest, whose path is as the cluster file has it, and

@@ -129,9 +129,12 @@ type Network struct {
 
 // Node is one machine.
 type Node struct {
-	Name    string `json:"name"`
-	Role    Role   `json:"role"`
-	Profile string `json:"profile"`
+	Name string `json:"name"`
+	// NameFrom is FromPlatform for a node that takes the name that its platform gives the
+	// machine; Name is that of the image then.
+	NameFrom string `json:"nameFrom"`
+	Role     Role   `json:"role"`
+	Profile  string `json:"profile"`
 	// Formats are those of the node's image files; none means those of the profile.
 	Formats []string `json:"formats"`
 	// Address is static, with its prefix length (10.0.2.15/24); without one the node asks DHCP.
@@ -153,6 +156,9 @@ type Node struct {
 	IgnorePreflightErrors []string         `json:"ignorePreflightErrors"`
 	Butane                []Snippet        `json:"butane"`
 }
+
+// FromPlatform is a value of NameFrom.
+const FromPlatform = "platform"
 
 // Static reports whether the node has a fixed address.
 func (n Node) Static() bool { return n.Address.IsValid() }

@@ -353,6 +353,27 @@ func (v *validator) nodes(subnets []subnet) {
 
 var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.:@*-]{1,15}$`)
 
+// nameFrom checks a node whose image may be that of several machines.
+func (v *validator) nameFrom(p diag.Path, n Node) {
+	if n.NameFrom == "" {
+		return
+	}
+	q := p.Child("nameFrom")
+	v.oneOf(q, n.NameFrom, []string{FromPlatform}, "source of names")
+	if n.Role == RoleControlPlane {
+		v.bad(q, "leave it out; only workers may have it", "a control plane has the name that its certificates have")
+	}
+	if slices.Contains(v.known.Profiles, n.Profile) && !slices.Contains(v.known.Clouds, n.Profile) {
+		v.bad(q, "leave it out, or take the profile of a cloud: "+strings.Join(v.known.Clouds, ", "), "machines of profile %s are given no names", n.Profile)
+	}
+	if n.Static() || len(n.Addresses) > 0 {
+		v.bad(q, "leave out the address, or nameFrom", "several machines cannot have one address")
+	}
+	if n.Interface.MAC != "" {
+		v.bad(q, "leave out interface.mac, or nameFrom", "several machines cannot have one hardware address")
+	}
+}
+
 func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 	if q := p.Child("name"); v.required(q, "want a host name, such as kiln-1") {
 		switch {
@@ -366,6 +387,7 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 			v.bad(q, "want a name of its own, such as kiln-1", "%s is every machine's own name", n.Name)
 		}
 	}
+	v.nameFrom(p, n)
 	if q := p.Child("role"); v.required(q, "want control-plane or worker") {
 		v.oneOf(q, string(n.Role), []string{string(RoleControlPlane), string(RoleWorker)}, "role")
 	}

@@ -8,35 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // driveLabel names the file system of OpenStack's config drive, in any case.
 const driveLabel = "config-2"
-
-// userDataFile is where the user data is in it.
-const userDataFile = "openstack/latest/user_data"
-
-// ReadConfigDrive returns the user data of this machine's config drive, and whether it
-// has one. The device manager has to have found all disks.
-func ReadConfigDrive() (data []byte, found bool, err error) {
-	names, err := os.ReadDir("/sys/class/block")
-	if err != nil {
-		return nil, false, fmt.Errorf("config drive: %w", err)
-	}
-	for _, n := range names {
-		dev := "/dev/" + n.Name()
-		if kind := probe(dev); kind != "" {
-			data, err := readMounted(dev, kind)
-			if err != nil {
-				return nil, true, fmt.Errorf("the config drive %s cannot be read: %w", dev, err)
-			}
-			return data, true, nil
-		}
-	}
-	return nil, false, nil
-}
 
 // probe returns the kind of a config drive's file system; "" if a device is none, which
 // a drive without a disc or a disk that cannot be read is not either.
@@ -73,22 +48,9 @@ func fileSystem(r io.ReaderAt) (kind, label string) {
 	return "", ""
 }
 
-func readMounted(dev, kind string) (data []byte, err error) {
-	dir, err := os.MkdirTemp("", "config-drive-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.Remove(dir)) }()
-	if err := unix.Mount(dev, dir, kind, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
-		return nil, fmt.Errorf("mount: %w", err)
-	}
-	defer func() { err = errors.Join(err, unix.Unmount(dir, 0)) }()
-	return readUserData(dir)
-}
-
-// readUserData returns the user data in a mounted config drive, nil if it has none.
-func readUserData(dir string) ([]byte, error) {
-	f, err := os.Open(filepath.Join(dir, userDataFile))
+// readFile returns the content of a file, nil if there is none.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -98,7 +60,7 @@ func readUserData(dir string) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err == nil && len(data) > maxSize {
-		err = fmt.Errorf("%s has more than %d MiB", userDataFile, maxSize>>20)
+		err = fmt.Errorf("%s has more than %d MiB", filepath.Base(path), maxSize>>20)
 	}
 	return data, err
 }

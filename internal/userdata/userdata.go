@@ -1,9 +1,10 @@
 // Package userdata is what a node learns from the cloud that it runs in, in the
 // initramfs of its first boot: the user data, an Ignition config that is merged over
-// the stamp.
+// the stamp, and its name.
 //
 // INPUTS: the platform's config drive or metadata service.
-// OUTPUTS: the user data, checked to be an Ignition config that the node reads.
+// OUTPUTS: the user data, checked to be an Ignition config that the node reads; the
+// machine's name.
 //
 // Ignition's own sources of user data are not used: on one platform it waits for a
 // drive that a machine made of a disk has not, on another it asks the metadata service
@@ -40,9 +41,9 @@ func Known(platform string) bool {
 type Machine struct {
 	// Service is the platform's metadata service.
 	Service *Service
-	// Drive returns the user data of the machine's config drive, and whether there is
-	// such a drive.
-	Drive func(ctx context.Context) (data []byte, found bool, err error)
+	// Drive returns a file of the machine's config drive, and whether there is such a
+	// drive.
+	Drive func(file string) (data []byte, found bool, err error)
 	// Network switches the network on. It need not wait for it: the service is asked
 	// until it answers.
 	Network func(ctx context.Context) error
@@ -72,7 +73,7 @@ func fetch(ctx context.Context, platform string, m Machine) (data []byte, online
 		return nil, false, fmt.Errorf("user data of platform %q: Kiln knows that of %s, %s, %s and %s", platform, AWS, Azure, GCP, OpenStack)
 	}
 	if platform == OpenStack {
-		data, found, err := m.Drive(ctx)
+		data, found, err := m.Drive("openstack/latest/user_data")
 		if err != nil || found {
 			return data, false, err
 		}
@@ -82,11 +83,11 @@ func fetch(ctx context.Context, platform string, m Machine) (data []byte, online
 	}
 	switch platform {
 	case AWS:
-		data, err = m.Service.aws(ctx)
+		data, err = m.Service.aws(ctx, "/latest/user-data")
 	case Azure:
 		data, err = m.Service.azure(ctx)
 	case GCP:
-		data, err = m.Service.get(ctx, "/computeMetadata/v1/instance/attributes/user-data", http.Header{"Metadata-Flavor": {"Google"}})
+		data, err = m.Service.get(ctx, "/computeMetadata/v1/instance/attributes/user-data", googleHeaders)
 	case OpenStack:
 		data, err = m.Service.get(ctx, "/openstack/latest/user_data", nil)
 		if errors.Is(err, errNoAnswer) {
@@ -96,7 +97,13 @@ func fetch(ctx context.Context, platform string, m Machine) (data []byte, online
 	return data, true, err
 }
 
-func (s *Service) aws(ctx context.Context) ([]byte, error) {
+// What services want to see, so that no page of a browser can ask them.
+var (
+	googleHeaders = http.Header{"Metadata-Flavor": {"Google"}}
+	azureHeaders  = http.Header{"Metadata": {"true"}}
+)
+
+func (s *Service) aws(ctx context.Context, path string) ([]byte, error) {
 	// Machines may refuse requests without a token, and old ones know no tokens.
 	const life = "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
 	token, status, err := s.ask(ctx, http.MethodPut, "/latest/api/token", http.Header{life: {"300"}})
@@ -111,11 +118,11 @@ func (s *Service) aws(ctx context.Context) ([]byte, error) {
 		// That is the answer where the machine's owner has switched the service off.
 		return nil, nil
 	}
-	return s.get(ctx, "/latest/user-data", headers)
+	return s.get(ctx, path, headers)
 }
 
 func (s *Service) azure(ctx context.Context) ([]byte, error) {
-	text, err := s.get(ctx, "/metadata/instance/compute/userData?api-version=2021-01-01&format=text", http.Header{"Metadata": {"true"}})
+	text, err := s.get(ctx, "/metadata/instance/compute/userData?api-version=2021-01-01&format=text", azureHeaders)
 	if err != nil {
 		return nil, err
 	}

@@ -139,12 +139,19 @@ func TestPlatforms(t *testing.T) {
 		"another platform":            {platform: "metal", err: `user data of platform "metal": Kiln knows that of aws`, offline: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			patience := time.Minute
+			if strings.HasPrefix(name, "busy") {
+				patience = time.Second
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			online := false
 			m := Machine{
 				Service: service(t, tc.header, tc.answers),
-				Drive: func(context.Context) ([]byte, bool, error) {
+				Drive: func(file string) ([]byte, bool, error) {
+					if file != "openstack/latest/user_data" {
+						t.Errorf("the drive was asked for %s", file)
+					}
 					return []byte(strings.TrimPrefix(tc.drive, "-")), tc.drive != "", nil
 				},
 				Network: func(context.Context) error { online = true; return nil },
@@ -166,7 +173,7 @@ func TestPlatforms(t *testing.T) {
 func TestFailures(t *testing.T) {
 	broken := errors.New("broken")
 	m := Machine{
-		Drive:   func(context.Context) ([]byte, bool, error) { return nil, true, broken },
+		Drive:   func(string) ([]byte, bool, error) { return nil, true, broken },
 		Network: func(context.Context) error { return broken },
 	}
 	for _, p := range []string{AWS, OpenStack} {
@@ -243,26 +250,64 @@ func TestFileSystem(t *testing.T) {
 	}
 }
 
-func TestReadUserData(t *testing.T) {
-	dir := t.TempDir()
-	if b, err := readUserData(dir); b != nil || err != nil {
+func TestReadFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "user_data")
+	if b, err := readFile(file); b != nil || err != nil {
 		t.Errorf("a drive without: %q, %v", b, err)
-	}
-	file := filepath.Join(dir, userDataFile)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := readUserData(dir); string(b) != config || err != nil {
+	if b, err := readFile(file); string(b) != config || err != nil {
 		t.Errorf("%q, %v", b, err)
 	}
 	if err := os.Truncate(file, maxSize+1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readUserData(dir); err == nil || !strings.Contains(err.Error(), "more than 4 MiB") {
+	if _, err := readFile(file); err == nil || !strings.Contains(err.Error(), "user_data has more than 4 MiB") {
 		t.Errorf("too much: %v", err)
+	}
+}
+
+func TestName(t *testing.T) {
+	const meta = "GET /openstack/latest/meta_data.json"
+	for name, tc := range map[string]struct {
+		platform, header string
+		answers          map[string]string
+		drive            string
+		want, err        string
+	}{
+		"AWS":                    {platform: AWS, header: "X-Aws-Ec2-Metadata-Token: t", answers: map[string]string{"PUT /latest/api/token": "t", "GET /latest/meta-data/local-hostname": "ip-10-0-0-1.ec2.internal"}, want: "ip-10-0-0-1.ec2.internal"},
+		"AWS, several":           {platform: AWS, answers: map[string]string{"GET /latest/meta-data/local-hostname": "a.internal b.internal\n"}, want: "a.internal"},
+		"Azure":                  {platform: Azure, header: "Metadata: true", answers: map[string]string{"GET /metadata/instance/compute/name?api-version=2021-01-01&format=text": "Worker-1"}, want: "worker-1"},
+		"GCP":                    {platform: GCP, header: "Metadata-Flavor: Google", answers: map[string]string{"GET /computeMetadata/v1/instance/name": "worker-1"}, want: "worker-1"},
+		"OpenStack, service":     {platform: OpenStack, answers: map[string]string{meta: `{"hostname": "worker-1.novalocal"}`}, want: "worker-1.novalocal"},
+		"OpenStack, drive":       {platform: OpenStack, drive: `{"hostname": "worker-2"}`, answers: map[string]string{meta: "{}"}, want: "worker-2"},
+		"OpenStack, damaged":     {platform: OpenStack, drive: `{`, err: "the metadata of this machine is damaged: line 1 is no JSON"},
+		"OpenStack without name": {platform: OpenStack, answers: map[string]string{meta: "{}"}},
+		"none":                   {platform: GCP},
+		"no name":                {platform: GCP, answers: map[string]string{"GET /computeMetadata/v1/instance/name": "<html>"}, err: "none of at most 63"},
+		"too long":               {platform: GCP, answers: map[string]string{"GET /computeMetadata/v1/instance/name": strings.Repeat("a", 64)}, err: "none of at most 63"},
+	} {
+		m := Machine{
+			Service: service(t, tc.header, tc.answers),
+			Drive:   func(string) ([]byte, bool, error) { return []byte(tc.drive), tc.drive != "", nil },
+		}
+		got, err := Name(t.Context(), tc.platform, m)
+		if got != tc.want || (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestNameConfig(t *testing.T) {
+	for name, want := range map[string]string{
+		"":    `{"ignition":{"version":"3.0.0"}}`,
+		"a.b": `{"ignition":{"version":"3.0.0"},"storage":{"files":[{"path":"/etc/kiln/platform-name","mode":420,"contents":{"source":"data:,a.b%0A"}}]}}`,
+	} {
+		if got, err := NameConfig(name); string(got) != want || err != nil {
+			t.Errorf("%q: %s, %v", name, got, err)
+		}
 	}
 }
 
