@@ -207,10 +207,19 @@ func (b *builder) copyModules(kernel string, names []string) error {
 	for _, l := range strings.Fields(string(builtin)) {
 		inKernel[moduleName(l)] = true
 	}
+	aliases, err := b.aliases(dir)
+	if err != nil {
+		return err
+	}
 	for _, n := range names {
 		n = strings.ReplaceAll(n, "-", "_")
-		file, ok := files[n]
-		if !ok {
+		var found []string
+		for _, m := range append([]string{n}, aliases[n]...) {
+			if f, ok := files[m]; ok {
+				found = append(found, f)
+			}
+		}
+		if len(found) == 0 {
 			// A module that this kernel has neither as a file nor built in may be part of another one; only
 			// what the boot cannot do without is an error.
 			if !inKernel[n] && required[n] {
@@ -218,8 +227,10 @@ func (b *builder) copyModules(kernel string, names []string) error {
 			}
 			continue
 		}
-		for _, f := range append([]string{file}, deps[file]...) {
-			b.copy(dir + f)
+		for _, file := range found {
+			for _, f := range append([]string{file}, deps[file]...) {
+				b.copy(dir + f)
+			}
 		}
 	}
 	for _, p := range b.os.Paths() {
@@ -228,6 +239,22 @@ func (b *builder) copyModules(kernel string, names []string) error {
 		}
 	}
 	return b.err
+}
+
+// aliases returns the modules that have a name besides their own. It is how those are
+// found that provide an algorithm, such as crc32c, which ext4 asks for by its name alone.
+func (b *builder) aliases(dir string) (map[string][]string, error) {
+	text, err := b.os.ReadFile(dir + "modules.alias")
+	if err != nil {
+		return nil, fmt.Errorf("kernel module index: %w", err)
+	}
+	out := map[string][]string{}
+	for _, l := range strings.Split(string(text), "\n") {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == "alias" {
+			out[f[1]] = append(out[f[1]], f[2])
+		}
+	}
+	return out, nil
 }
 
 // required modules must be in the kernel or beside it: without them nothing boots.

@@ -10,10 +10,11 @@ import (
 func kernelTree() *tree.Tree {
 	const dir = "usr/lib/modules/6.12/"
 	t := tree.New()
-	t.AddFile(dir+"modules.dep", 0o644, []byte("kernel/fs/fat/vfat.ko.xz: kernel/fs/fat/fat.ko.xz\nkernel/fs/fat/fat.ko.xz:\nkernel/fs/squashfs/squashfs.ko.xz:\nkernel/drivers/md/dm-mod.ko.xz:\nkernel/drivers/md/dm-verity.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/block/virtio_blk.ko.xz:\n"))
+	t.AddFile(dir+"modules.dep", 0o644, []byte("kernel/fs/fat/vfat.ko.xz: kernel/fs/fat/fat.ko.xz\nkernel/fs/fat/fat.ko.xz:\nkernel/fs/squashfs/squashfs.ko.xz:\nkernel/drivers/md/dm-mod.ko.xz:\nkernel/drivers/md/dm-verity.ko.xz: kernel/drivers/md/dm-mod.ko.xz\nkernel/drivers/block/virtio_blk.ko.xz:\nkernel/crypto/crc32c_generic.ko.xz:\n"))
+	t.AddFile(dir+"modules.alias", 0o644, []byte("# Aliases extracted from modules themselves.\nalias crc32c crc32c_generic\nalias crypto-crc32c crc32c_generic\n"))
 	t.AddFile(dir+"modules.builtin", 0o644, []byte("kernel/fs/ext4/ext4.ko\n"))
 	t.AddFile(dir+"modules.dep.bin", 0o644, []byte("index"))
-	for _, m := range []string{"kernel/fs/fat/vfat.ko.xz", "kernel/fs/fat/fat.ko.xz", "kernel/fs/squashfs/squashfs.ko.xz", "kernel/drivers/md/dm-mod.ko.xz", "kernel/drivers/md/dm-verity.ko.xz", "kernel/drivers/block/virtio_blk.ko.xz"} {
+	for _, m := range []string{"kernel/fs/fat/vfat.ko.xz", "kernel/fs/fat/fat.ko.xz", "kernel/fs/squashfs/squashfs.ko.xz", "kernel/drivers/md/dm-mod.ko.xz", "kernel/drivers/md/dm-verity.ko.xz", "kernel/drivers/block/virtio_blk.ko.xz", "kernel/crypto/crc32c_generic.ko.xz"} {
 		t.AddFile(dir+m, 0o644, []byte(m))
 	}
 	return t
@@ -21,10 +22,10 @@ func kernelTree() *tree.Tree {
 
 func TestCopyModules(t *testing.T) {
 	b := builder{os: kernelTree(), out: tree.New()}
-	if err := b.copyModules("6.12", []string{"vfat", "dm-verity", "squashfs", "ext4", "not_in_this_kernel"}); err != nil {
+	if err := b.copyModules("6.12", []string{"vfat", "dm-verity", "squashfs", "ext4", "crc32c", "not_in_this_kernel"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range []string{"kernel/fs/fat/vfat.ko.xz", "kernel/fs/fat/fat.ko.xz", "kernel/drivers/md/dm-mod.ko.xz", "modules.dep.bin"} {
+	for _, m := range []string{"kernel/fs/fat/vfat.ko.xz", "kernel/fs/fat/fat.ko.xz", "kernel/drivers/md/dm-mod.ko.xz", "kernel/crypto/crc32c_generic.ko.xz", "modules.dep.bin"} {
 		if b.out.Get("usr/lib/modules/6.12/"+m) == nil {
 			t.Errorf("%s is missing", m)
 		}

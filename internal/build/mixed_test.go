@@ -19,22 +19,34 @@ import (
 	"github.com/kiln-os/kiln/profiles"
 )
 
-const mixedCluster = `apiVersion: kiln-os.dev/v1alpha1
-kind: Cluster
-name: mixed
-nodes:
-  - {name: cp-1, role: control-plane, profile: qemu-amd64, address: 10.0.2.11/24, gateway: 10.0.2.2}
-  - {name: worker-1, role: worker, profile: qemu-arm64, address: 10.0.2.21/24, gateway: 10.0.2.2}
-  - {name: worker-2, role: worker, profile: qemu-arm, address: 10.0.2.22/24, gateway: 10.0.2.2}
-`
+// TestExamples: examples have no mistakes.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*.yaml")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, f := range files {
+		example(t, f)
+	}
+}
+
+func example(t *testing.T, file string) *spec.Cluster {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, mistakes := spec.Parse(file, text, spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}})
+	if len(mistakes) > 0 {
+		t.Fatal(mistakes)
+	}
+	return c
+}
 
 // TestMixedCluster: in a cluster of several architectures each node gets the base image of
 // its own, with the boot loader and the partition types that its firmware looks for.
 func TestMixedCluster(t *testing.T) {
-	c, mistakes := spec.Parse("cluster.yaml", []byte(mixedCluster), spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}})
-	if len(mistakes) > 0 {
-		t.Fatal(mistakes)
-	}
+	c := example(t, "../../examples/mixed.yaml")
 	store, err := cache.Open(filepath.Join(t.TempDir(), "cache"))
 	if err != nil {
 		t.Fatal(err)
