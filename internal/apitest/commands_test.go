@@ -350,10 +350,10 @@ func TestRequestsAsKubeadm(t *testing.T) {
 kind: ClusterConfiguration
 kubernetesVersion: v1.37.2
 clusterName: home
-controlPlaneEndpoint: API.example.org:7443
+controlPlaneEndpoint: api.example.org:7443
 encryptionAlgorithm: ECDSA-P256
 networking: {serviceSubnet: "fd00:10:96::/112,10.96.0.0/12", dnsDomain: home.example.org}
-apiServer: {certSANs: [192.0.2.9, Alias.example.org]}
+apiServer: {certSANs: [192.0.2.9, alias.example.org]}
 etcd: {local: {serverCertSANs: [etcd.example.org], peerCertSANs: [192.0.2.10]}}
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
