@@ -64,10 +64,10 @@ test-integration: build ## firstboot against a real etcd and kube-apiserver on l
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
 		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/reset/... ./internal/build/...
 
-test-root: ## what takes root: disks made of files by losetup, keepalived in network name spaces
-	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup and keepalived take root"; exit 0; }; \
+test-root: ## what takes root: disks made of files by losetup, keepalived in network name spaces, Ignition
+	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup, keepalived and Ignition take root"; exit 0; }; \
 	echo $(GO) test -tags root; \
-	$(GO) test -tags root -count=1 -timeout 20m ./internal/flash/... ./internal/keepalived/...
+	$(GO) test -tags root -count=1 -timeout 20m ./internal/flash/... ./internal/keepalived/... ./units/...
 
 test-faults: build ## builds whose host fails them: damaged caches, lying mirrors, full disks, kill -9
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(AS_ROOT) $(GO) test -tags faults -count=1 -v -timeout 30m ./internal/faulttest/...

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kiln-os/kiln/images/tree"
@@ -43,10 +44,16 @@ var systemLinks = []link{
 var initrdLinks = []link{
 	{"usr/lib/systemd/system/initrd.target.requires/kiln-etc.service", "../kiln-etc.service"},
 	{"usr/lib/systemd/system/initrd.target.requires/kiln-ignition.service", "../kiln-ignition.service"},
-	// Ignition looks for the config here that user data is merged over; the boot
-	// partition is mounted by then.
-	{"usr/lib/ignition/base.d/kiln.ign", "/run/kiln/boot/kiln/config.ign"},
 }
+
+// The stamp is in the boot partition, which is mounted by then. At user.ign Ignition
+// takes it and looks no further; what is in base.d user data is merged over.
+var (
+	stampAlone  = []link{{"usr/lib/ignition/user.ign", stamp}}
+	stampAsBase = []link{{"usr/lib/ignition/base.d/kiln.ign", stamp}}
+)
+
+const stamp = "/run/kiln/boot/kiln/config.ign"
 
 var cloudLinks = []link{
 	{"usr/lib/ignition/user.ign", "/run/kiln/userdata/config.ign"},
@@ -58,7 +65,11 @@ func System(t *tree.Tree, v Vars) error { return overlay(t, "system", v, systemL
 
 // Initrd lays the initramfs's files over t.
 func Initrd(t *tree.Tree, v Vars) error {
-	if err := overlay(t, "initrd", v, initrdLinks); err != nil || !v.Cloud {
+	links := slices.Concat(initrdLinks, stampAsBase)
+	if v.Platform == "metal" || v.Platform == "qemu" { // which have no user data
+		links = slices.Concat(initrdLinks, stampAlone)
+	}
+	if err := overlay(t, "initrd", v, links); err != nil || !v.Cloud {
 		return err
 	}
 	return overlay(t, "cloud", v, cloudLinks)

@@ -60,6 +60,24 @@ func TestOverlays(t *testing.T) {
 	}
 }
 
+// TestStampLinks: of the folder with a link to a config that is not there Ignition takes
+// none, and of several configs at other places the first.
+func TestStampLinks(t *testing.T) {
+	const base, user = "usr/lib/ignition/base.d/kiln.ign", "usr/lib/ignition/user.ign"
+	for platform, want := range map[string]string{"qemu": user, "metal": user, "vmware": base, "openstack": base} {
+		v, tr := vars(), tree.New()
+		v.Platform, v.Cloud = platform, platform == "openstack"
+		if err := Initrd(tr, v); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []string{base, user} {
+			if e := tr.Get(p); (e != nil && e.Link == stamp) != (p == want) {
+				t.Errorf("%s: %s: %+v", platform, p, e)
+			}
+		}
+	}
+}
+
 func TestNothingIsLeftUnreplaced(t *testing.T) {
 	old := placeholder
 	defer func() { placeholder = old }()
