@@ -103,14 +103,19 @@ func Names() []string {
 }
 
 // Clouds lists the profiles of clouds, sorted.
-func Clouds() []string {
-	var clouds []string
+func Clouds() []string { return which(Profile.Cloud) }
+
+// WithWiFi lists the profiles whose machines have Wi-Fi that Kiln drives, sorted.
+func WithWiFi() []string { return which(func(p Profile) bool { return p.WiFi }) }
+
+func which(is func(Profile) bool) []string {
+	var out []string
 	for _, name := range Names() {
-		if p, err := Load(name); err == nil && p.Cloud() {
-			clouds = append(clouds, name)
+		if p, err := Load(name); err == nil && is(p) {
+			out = append(out, name)
 		}
 	}
-	return clouds
+	return out
 }
 
 // Load reads the profile with the given name.

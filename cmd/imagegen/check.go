@@ -85,11 +85,9 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		return nil, nil, err
 	}
 	var manifest *release.Manifest
-	known := spec.Known{Profiles: profiles.Names(), Clouds: profiles.Clouds(), Formats: format.Names(), Suites: osbase.Suites(), Versions: payload.KubernetesVersions()}
-	for _, n := range known.Profiles {
-		if p, err := profiles.Load(n); err == nil && p.WiFi {
-			known.WiFi = append(known.WiFi, n)
-		}
+	known := spec.Known{
+		Profiles: profiles.Names(), Clouds: profiles.Clouds(), WiFi: profiles.WithWiFi(),
+		Formats: format.Names(), Suites: osbase.Suites(), Versions: payload.KubernetesVersions(),
 	}
 	known.Release = func(name string) (string, diag.List) {
 		if !filepath.IsAbs(name) {
