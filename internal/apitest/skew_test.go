@@ -147,7 +147,8 @@ func realKubelet(t *testing.T, n *Cluster, config string) string {
 	}
 	// Files of the node, which are below the test's folder.
 	text := strings.NewReplacer("/etc/kubernetes/", n.Paths.At("/etc/kubernetes")+"/").Replace(strings.Join(lines, "\n"))
-	write(t, filepath.Join(dir, "config.yaml"), []byte(text))
+	// The test's host is not the node: it may have cgroups of version 1 still.
+	write(t, filepath.Join(dir, "config.yaml"), []byte(text+"failCgroupV1: false\n"))
 	cmd := exec.CommandContext(t.Context(), n.kubernetes, "kubelet", "--config="+filepath.Join(dir, "config.yaml"),
 		"--kubeconfig="+n.ownKubeconfig(t, dir), "--root-dir="+filepath.Join(dir, "root"), "--cert-dir="+filepath.Join(dir, "pki"),
 		"--hostname-override="+n.Config.NodeName)
