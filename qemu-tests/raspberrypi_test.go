@@ -72,7 +72,7 @@ func TestRaspberryPi(t *testing.T) {
 	n.machine = m
 	ctx := n.within(t, 20*time.Minute)
 	for _, what := range []string{
-		`U-Boot 20`, `Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `Machine model: Raspberry Pi 3 Model B`,
+		`U-Boot 20`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `Machine model: Raspberry Pi 3 Model B`,
 		`firstboot\[\d+\]: .*discovery`,
 	} {
 		line, err := m.Console().WaitFor(ctx, regexp.MustCompile(what))
