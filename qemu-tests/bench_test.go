@@ -33,7 +33,7 @@ func TestBenchFirstBoot(t *testing.T) {
 	kiln := bake(t)
 	kiln.boot(t)
 	k := measure(t, kiln)
-	extra := referenceDisk(t, kiln)
+	extra := referenceDisk(t, kiln, referenceFile(t, "kubeadm.yaml"))
 	kiln.machine.Kill() // two machines at once would measure each other
 
 	reference := bakeWith(t, referenceSnippet)
@@ -101,6 +101,11 @@ func measure(t *testing.T, n *node) figures {
 	start = time.Now()
 	waitNodeReady(t, n, old)
 	f.reboot = time.Since(start)
+	if err := n.ssh.Wait(n.within(t, 2*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("second boot:\n%s", n.sh(t, "systemd-analyze; systemd-analyze critical-chain kubelet.service; systemd-analyze blame | head -20; "+
+		"journalctl -b -o short-monotonic --no-pager -u kubelet -u containerd -u kiln-start-order | grep -E 'Start(ing|ed) |StartContainer for|RunPodSandbox for|Starting kubelet|registered node|Successfully|NodeReady' | cut -c1-220 | head -80"))
 	return f
 }
 

@@ -70,6 +70,7 @@ type node struct {
 	adminConf secret.Value
 	artifacts string      // folder for what explains a failure
 	disks     []qemu.Disk // besides the image's
+	extraArgs []string    // of QEMU
 
 	machine *qemu.Machine
 	client  kubernetes.Interface

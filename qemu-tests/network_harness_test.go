@@ -29,38 +29,52 @@ import (
 // workerMemoryMiB is what a worker needs; control planes get guestMemoryMiB.
 const workerMemoryMiB = 2048
 
-// networkFile is a cluster file of several nodes. cp-3 has the address .13, worker-1
-// has .21.
+// networkFile is a cluster file of several nodes.
 var networkFile = template.Must(template.New("cluster.yaml").Parse(`apiVersion: kiln-os.dev/v1alpha1
 kind: Cluster
 name: story
 nodes:
 {{- range .Nodes}}
-  - {name: {{.Name}}, role: {{.Role}}, profile: qemu-{{.Arch}}, address: 192.168.78.{{.Host}}/24, gateway: 192.168.78.1, nameservers: [192.168.78.1]}
+  - {name: {{.Name}}, role: {{.Role}}, profile: qemu-{{.Arch}}, addresses: [{{.Addresses}}], gateways: [{{.Gateways}}]}
 {{- end}}
 ssh:
   authorizedKeys:
     - {{.Key}}
 {{.More}}`))
 
+// families are subnets that a node of a network has one address in each of, from the
+// cluster's primary one on: cp-3 has the address that ends in 13, worker-1 in 21, the
+// gateway in 1.
+type families []struct {
+	subnet string // what comes before the last number
+	bits   int
+}
+
+var (
+	ipv4 = families{{"192.168.78.", 24}}
+	ipv6 = families{{"fd00:78::", 64}}
+	dual = families{ipv4[0], ipv6[0]}
+)
+
 // networkText fills networkFile in for nodes whose names say what they are: cp-N or
 // worker-N, with :ARCH behind it if the machine is no amd64 one.
-func networkText(t *testing.T, key, more string, names ...string) []byte {
+func networkText(t *testing.T, on families, key, more string, names ...string) []byte {
 	t.Helper()
 	type line struct {
-		Name, Role, Arch string
-		Host             int
+		Name, Role, Arch    string
+		Addresses, Gateways string
 	}
 	var nodes []line
 	for _, name := range names {
 		var l line
+		host := 0
 		l.Name, l.Arch = splitArch(name)
 		kind, number, _ := strings.Cut(l.Name, "-")
 		switch kind {
 		case "cp":
-			l.Role, l.Host = "control-plane", 10
+			l.Role, host = "control-plane", 10
 		case "worker":
-			l.Role, l.Host = "worker", 20
+			l.Role, host = "worker", 20
 		default:
 			t.Fatalf("node %s: want cp-N or worker-N", name)
 		}
@@ -68,7 +82,12 @@ func networkText(t *testing.T, key, more string, names ...string) []byte {
 		if err != nil || n < 1 || n > 9 {
 			t.Fatalf("node %s: want a number from 1 to 9", name)
 		}
-		l.Host += n
+		var addresses, gateways []string
+		for _, f := range on {
+			addresses = append(addresses, fmt.Sprintf("%q", fmt.Sprintf("%s%d/%d", f.subnet, host+n, f.bits)))
+			gateways = append(gateways, fmt.Sprintf("%q", f.subnet+"1"))
+		}
+		l.Addresses, l.Gateways = strings.Join(addresses, ", "), strings.Join(gateways, ", ")
 		nodes = append(nodes, l)
 	}
 	var b bytes.Buffer
@@ -93,6 +112,7 @@ type network struct {
 	nodes     map[string]*node
 	plan      clusternet.Plan
 	net       *clusternet.Network
+	file      string // the cluster file
 	out       string // imagegen's output folder
 	artifacts string
 
@@ -105,6 +125,12 @@ type network struct {
 // imagegen, and starts their network. more are further settings of the cluster file.
 func bakeNetwork(t *testing.T, more string, names ...string) *network {
 	t.Helper()
+	return bakeNetworkOn(t, ipv4, more, names...)
+}
+
+// bakeNetworkOn is bakeNetwork with addresses of other families.
+func bakeNetworkOn(t *testing.T, on families, more string, names ...string) *network {
+	t.Helper()
 	c := &network{nodes: map[string]*node{}, artifacts: artifactsDir(t)}
 	key, err := cluster.NewKey("kiln-boot-test")
 	if err != nil {
@@ -112,8 +138,8 @@ func bakeNetwork(t *testing.T, more string, names ...string) *network {
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "cluster.yaml")
-	c.out = filepath.Join(dir, "out")
-	text := networkText(t, key.Authorized, more, names...)
+	c.file, c.out = path, filepath.Join(dir, "out")
+	text := networkText(t, on, key.Authorized, more, names...)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -185,6 +211,14 @@ func (c *network) start(t *testing.T, names ...string) {
 	}
 }
 
+// startFresh switches a node that was killed on with its image as it is now, as one
+// does who has written a card anew.
+func (c *network) startFresh(t *testing.T, name string) {
+	t.Helper()
+	c.node(t, name).ssh = nil
+	c.powerOn(t, name, false)
+}
+
 // kill cuts a node's power, as it happens: nobody on the network is told.
 func (c *network) kill(t *testing.T, name string) {
 	t.Helper()
@@ -211,7 +245,7 @@ func (c *network) powerOn(t *testing.T, name string, again bool) {
 		if cable, ports, err = c.net.Plug(ctx, at); err == nil {
 			break
 		}
-		if !again || ctx.Err() != nil {
+		if n.machine == nil || ctx.Err() != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -225,6 +259,7 @@ func (c *network) powerOn(t *testing.T, name string, again bool) {
 		// Not Fast: tests cut the power of these machines.
 		Disks:     append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes}}, n.disks...),
 		MemoryMiB: memory, CPUs: guestCPUs, Ethernet: &qemu.Ethernet{MAC: at.MAC, Cable: cable},
+		ExtraArgs: n.extraArgs,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ func TestNetworkFileIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := networkText(t, key.Authorized, "controlPlaneEndpoint: 192.168.78.10\n", "cp-1", "cp-2", "cp-3", "worker-1", "worker-2:arm64")
+	text := networkText(t, ipv4, key.Authorized, "controlPlaneEndpoint: 192.168.78.10\n", "cp-1", "cp-2", "cp-3", "worker-1", "worker-2:arm64")
 	cl, mistakes := spec.Parse("cluster.yaml", text, spec.Known{Profiles: profiles.Names(), Versions: []string{spec.DefaultKubernetesVersion}})
 	if len(mistakes) != 0 {
 		t.Fatalf("%v\n%s", mistakes, text)

@@ -72,5 +72,6 @@ func main() {
 			filepath.Base(os.Args[0]), strings.Join(names, ", "))
 		os.Exit(2)
 	}
+	startCollector()
 	os.Exit(run())
 }

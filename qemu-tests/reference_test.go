@@ -1,4 +1,4 @@
-//go:build boot && bench
+//go:build boot && (bench || long)
 
 package qemutests
 
@@ -35,7 +35,9 @@ import (
 var referenceFiles embed.FS
 
 // referenceSnippet lets the unit of firstboot run the reference's script instead, and
-// leaves out what Kiln does at boots for the control plane.
+// leaves out what Kiln does at boots for the control plane. The kubelet and containerd
+// start as the units say that their own projects ship: after the network is online,
+// which systemd-networkd's service waits for where it is enabled, and after dbus.
 const referenceSnippet = `butane:
   - variant: fcos
     version: 1.4.0
@@ -47,6 +49,25 @@ const referenceSnippet = `butane:
               contents: |
                 [Unit]
                 ConditionPathExists=/never
+        - name: systemd-networkd-wait-online.service
+          enabled: true
+        - name: kubelet.service
+          dropins:
+            - name: 50-reference.conf
+              contents: |
+                [Unit]
+                Wants=network-online.target
+                After=network-online.target
+                [Service]
+                UnsetEnvironment=GOGC KILN_STARTUP_GOGC
+        - name: containerd.service
+          dropins:
+            - name: 50-reference.conf
+              contents: |
+                [Unit]
+                After=network.target local-fs.target dbus.service
+                [Service]
+                UnsetEnvironment=GOGC
         - name: firstboot.service
           dropins:
             - name: 50-reference.conf
@@ -58,26 +79,37 @@ const referenceSnippet = `butane:
 `
 
 // referenceDisk makes the disk with what real kubeadm needs for the cluster that
-// kiln, a running node, has: the same programs, images and pod network.
-func referenceDisk(t *testing.T, kiln *node) string {
+// kiln, a running node, has: the same programs, images and pod network. config is
+// kubeadm's.
+func referenceDisk(t *testing.T, kiln *node, config []byte) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, f := range []string{"kubeadm.sh", "kubeadm.yaml"} {
-		b, err := referenceFiles.ReadFile("testdata/" + f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		writeFile(t, filepath.Join(dir, f), b)
+	writeFile(t, filepath.Join(dir, "kubeadm.sh"), referenceFile(t, "kubeadm.sh"))
+	writeFile(t, filepath.Join(dir, "kubeadm.yaml"), config)
+	writeFile(t, filepath.Join(dir, "10-flannel.conflist"), []byte(kiln.sh(t, "cat /etc/cni/net.d/10-flannel.conflist")))
+	writeFile(t, filepath.Join(dir, "flannel.json"), flannelObjects(t, kiln))
+	return kubeadmDisk(t, dir, kiln.image)
+}
+
+func referenceFile(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := referenceFiles.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return b
+}
+
+// kubeadmDisk makes a disk of the files in dir, real kubeadm, and an archive of the
+// container images of a node's disk image.
+func kubeadmDisk(t *testing.T, dir, image string) string {
+	t.Helper()
 	kubeadm, err := os.ReadFile(testtools.Kubeadm(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "kubeadm"), kubeadm)
-	archiveImages(t, kiln.image, filepath.Join(dir, "images.tar"))
-	writeFile(t, filepath.Join(dir, "10-flannel.conflist"), []byte(kiln.sh(t, "cat /etc/cni/net.d/10-flannel.conflist")))
-	writeFile(t, filepath.Join(dir, "flannel.json"), flannelObjects(t, kiln))
-
+	archiveImages(t, image, filepath.Join(dir, "images.tar"))
 	img := filepath.Join(t.TempDir(), "reference.img")
 	if out, err := testtools.Command(t, "mke2fs", "-q", "-t", "ext4", "-d", dir, img, "1500M").CombinedOutput(); err != nil {
 		t.Fatalf("mke2fs: %v\n%s", err, out)
