@@ -13,6 +13,9 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount -
 # The date on the man pages: the same sources give the same pages.
 DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
+# The boot tests that are not in test-boot.
+LONG := TestArchitectures|TestFormats|TestUserData|TestMachines|TestJoins|TestControlPlaneLost|TestAddressFamilies|TestMixedCluster|TestRaspberryPi
+
 .PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-root test-faults test-boot test-all test-long bench lint clean
 .DEFAULT_GOAL := help
 
@@ -35,11 +38,12 @@ demo: build ## bake the example cluster and boot it in QEMU until its node is Re
 
 test: lint test-unit test-race test-reproducible test-integration test-root test-faults test-boot ## everything: unit, script, golden, reference tools, two builds alike, real API server, failing hosts, VM boot
 
-lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac
+lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac and for Windows
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags bench,boot,docs,faults,integration,long,reproducible,root ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
+	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/imagegen
 	$(GO) tool staticcheck ./...
 
 test-unit: ## table tests, scripts of the real binaries, golden digests, reference tools
@@ -60,10 +64,10 @@ test-integration: build ## firstboot against a real etcd and kube-apiserver on l
 	KILN_CONTAINERD=$$(bin/imagegen payload | awk '$$1 == "containerd" { print $$3 }') \
 		$(AS_ROOT) $(GO) test -tags integration -count=1 -timeout 20m ./internal/apitest/... ./internal/phases/images/... ./internal/reset/... ./internal/build/...
 
-test-root: ## what takes root: disks made of files by losetup, keepalived in network name spaces
-	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup and keepalived take root"; exit 0; }; \
+test-root: ## what takes root: disks made of files by losetup, keepalived in network name spaces, Ignition
+	@[ "$$(id -u)" = 0 ] || { echo "skipped: test-root: losetup, keepalived and Ignition take root"; exit 0; }; \
 	echo $(GO) test -tags root; \
-	$(GO) test -tags root -count=1 -timeout 20m ./internal/flash/... ./internal/keepalived/...
+	$(GO) test -tags root -count=1 -timeout 20m ./internal/flash/... ./internal/keepalived/... ./units/...
 
 test-faults: build ## builds whose host fails them: damaged caches, lying mirrors, full disks, kill -9
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(AS_ROOT) $(GO) test -tags faults -count=1 -v -timeout 30m ./internal/faulttest/...
@@ -73,8 +77,8 @@ test-boot: build ## a virtual machine from firmware to a Ready node, and a reboo
 
 test-all: test test-long ## test, and what takes too long for every change; see docs/proofs.md
 
-test-long: build ## boots of other architectures, and of a cluster of several
-	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot,long -count=1 -v -p 1 -timeout 240m -run 'TestArchitectures|TestMixedCluster' ./qemu-tests/
+test-long: build ## boots of several nodes, other architectures, formats, clouds' user data, and of an image that machines share
+	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen $(GO) test -tags boot,long -count=1 -v -p 1 -timeout 600m -run '$(LONG)' ./qemu-tests/
 
 bench: build ## every row of docs/performance.md and its reference, in one run; bench.json
 	KILN_IMAGEGEN=$(CURDIR)/bin/imagegen KILN_BENCH_JSON=$(CURDIR)/bench.json \

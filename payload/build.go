@@ -9,8 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/kiln-os/kiln/internal/procgroup"
 )
 
 // flags are those of every go build: sources only as go.sum has them, no paths
@@ -38,8 +39,8 @@ func command(ctx context.Context, o Options, dir string, args ...string) *exec.C
 		cmd.Env = append(cmd.Env, "GOPROXY=off") // not among the settings: it decides no byte
 	}
 	// Its own process group gets the signal whole; go alone would leave compilers behind.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	procgroup.Set(cmd)
+	cmd.Cancel = func() error { return procgroup.Interrupt(cmd) }
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }
@@ -56,11 +57,20 @@ func toolchain(ctx context.Context, o Options) (string, error) {
 	return strings.TrimSpace(out), nil
 }
 
+// modfile tells the go command where c's go.mod is, if it is not beside the source.
+func (c Component) modfile(o Options) []string {
+	if c.Module == c.Name {
+		return nil
+	}
+	return []string{"-modfile=" + filepath.Join(o.SourceDir, c.Module, "go.mod")}
+}
+
 // compile builds the programs of c into dir.
 func compile(ctx context.Context, o Options, c Component, dir string) error {
 	for _, p := range c.Programs {
 		o.Progress(fmt.Sprintf("compile %s %s for %s", p.Name, c.Version, o.Arch.Go))
 		args := append([]string{"build"}, flags...)
+		args = append(args, c.modfile(o)...)
 		args = append(args, "-ldflags", c.ldflags(), "-o", filepath.Join(dir, p.Name), p.Package)
 		if _, err := run(command(ctx, o, filepath.Join(o.SourceDir, c.Name), args...)); err != nil {
 			return err

@@ -1,7 +1,9 @@
 package payload
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -10,20 +12,46 @@ import (
 // where the checksums are; a test compares them.
 const (
 	KubernetesVersion = "v1.37.2"
-	EtcdVersion       = "v3.7.0"
-	ContainerdVersion = "v2.4.2"
-	CoreDNSVersion    = "v1.14.6"
-	CNIVersion        = "v1.9.1"
-	FlannelVersion    = "v0.28.10"
-	PauseVersion      = "3.10.2" // of Kubernetes' image that Kiln's pause stands in for
+	// PreviousKubernetesVersion is of the minor version before. What else a node runs
+	// is the same: kubeadm 1.37, whose work Kiln does, gives clusters of both minors
+	// the same etcd, CoreDNS and pause.
+	PreviousKubernetesVersion = "v1.36.3"
+	EtcdVersion               = "v3.7.0"
+	ContainerdVersion         = "v2.4.2"
+	CoreDNSVersion            = "v1.14.6"
+	CNIVersion                = "v1.9.1"
+	FlannelVersion            = "v0.28.10"
+	PauseVersion              = "3.10.2" // of Kubernetes' image that Kiln's pause stands in for
 )
 
-// kubernetesDate is when KubernetesVersion was made, as the module's own metadata
-// says: a build's date must not depend on when it is repeated.
-const kubernetesDate = "2026-10-27T12:01:04Z"
+// kubernetesRelease is a version of Kubernetes that can be compiled.
+type kubernetesRelease struct {
+	version string
+	// date is when it was made, as the module's own metadata says: a build's date must
+	// not depend on when it is repeated.
+	date string
+	// module is the folder with its go.mod and go.sum; the source is the same for all.
+	module string
+}
+
+// kubernetesReleases are in the order of their age, the newest first.
+var kubernetesReleases = []kubernetesRelease{
+	{KubernetesVersion, "2026-10-27T12:01:04Z", "kubernetes"},
+	{PreviousKubernetesVersion, "2026-07-22T18:07:38Z", "kubernetes-1.36"},
+}
+
+// KubernetesVersions are the versions of Kubernetes that can be compiled, the newest,
+// KubernetesVersion, first.
+func KubernetesVersions() []string {
+	var out []string
+	for _, r := range kubernetesReleases {
+		out = append(out, r.version)
+	}
+	return out
+}
 
 // Released is when KubernetesVersion was made: no correct clock shows an earlier time.
-func Released() (time.Time, error) { return time.Parse(time.RFC3339, kubernetesDate) }
+func Released() (time.Time, error) { return time.Parse(time.RFC3339, kubernetesReleases[0].date) }
 
 // Names of programs that others ask a Result for.
 const (
@@ -48,8 +76,10 @@ func KubernetesPrograms() []string {
 
 // Component is what is built from one nested module.
 type Component struct {
-	// Name is also the module's folder.
+	// Name is also the folder of its source.
 	Name string
+	// Module is the folder of its go.mod and go.sum.
+	Module string
 	// Version is what the component's programs report.
 	Version string
 	// Pin is the required module that Version is the version of; empty if the
@@ -76,8 +106,14 @@ func (c Component) ldflags() string {
 	return strings.Join(flags, " ")
 }
 
-// Components returns everything that Kiln compiles for its nodes.
-func Components() []Component {
+// Components returns everything that Kiln compiles for nodes of a version of
+// Kubernetes, which is one of KubernetesVersions.
+func Components(kubernetes string) ([]Component, error) {
+	i := slices.IndexFunc(kubernetesReleases, func(r kubernetesRelease) bool { return r.version == kubernetes })
+	if i < 0 {
+		return nil, fmt.Errorf("there is no source of Kubernetes %q; there is one of %s", kubernetes, strings.Join(KubernetesVersions(), " and "))
+	}
+	k := kubernetesReleases[i]
 	const (
 		containerd = "github.com/containerd/containerd/v2"
 		plugins    = "github.com/containernetworking/plugins"
@@ -90,11 +126,11 @@ func Components() []Component {
 	} {
 		cni = append(cni, Program{p[strings.Index(p, "/")+1:], plugins + "/plugins/" + p})
 	}
-	return []Component{
+	components := []Component{
 		{
-			Name: "kubernetes", Version: KubernetesVersion, Pin: "k8s.io/kubernetes",
+			Name: "kubernetes", Module: k.module, Version: k.version, Pin: "k8s.io/kubernetes",
 			Programs: []Program{{Kubernetes, "."}},
-			set:      append(kubernetesVersionVars("k8s.io/component-base/version"), kubernetesVersionVars("k8s.io/client-go/pkg/version")...),
+			set:      append(k.versionVars("k8s.io/component-base/version"), k.versionVars("k8s.io/client-go/pkg/version")...),
 		},
 		{
 			Name: "etcd", Version: EtcdVersion, Pin: "go.etcd.io/etcd/server/v3",
@@ -129,6 +165,10 @@ func Components() []Component {
 			set:      []string{"main.version=" + PauseVersion},
 		},
 	}
+	for i := range components {
+		components[i].Module = cmp.Or(components[i].Module, components[i].Name)
+	}
+	return components, nil
 }
 
 // CNIPlugins are the names of the CNI plugins, sorted.
@@ -136,25 +176,25 @@ func CNIPlugins() []string {
 	return []string{"bandwidth", "bridge", "firewall", "flannel", "host-device", "host-local", "loopback", "portmap", "ptp", "tuning"}
 }
 
-// kubernetesVersionVars sets what Kubernetes' release build sets (its
+// versionVars sets what Kubernetes' release build sets (its
 // hack/lib/version.sh) in one of the packages that hold a version. The commit is
 // left empty: a Go module does not record it.
-func kubernetesVersionVars(pkg string) []string {
-	v := strings.SplitN(strings.TrimPrefix(KubernetesVersion, "v"), ".", 3)
+func (r kubernetesRelease) versionVars(pkg string) []string {
+	v := strings.SplitN(strings.TrimPrefix(r.version, "v"), ".", 3)
 	return []string{
-		pkg + ".gitVersion=" + KubernetesVersion,
+		pkg + ".gitVersion=" + r.version,
 		pkg + ".gitMajor=" + v[0],
 		pkg + ".gitMinor=" + v[1],
 		pkg + ".gitCommit=",
 		pkg + ".gitTreeState=clean",
-		pkg + ".buildDate=" + kubernetesDate,
+		pkg + ".buildDate=" + r.date,
 	}
 }
 
-// component returns the component with the given name.
-func component(name string) (Component, error) {
+// component returns the one of components with the given name.
+func component(components []Component, name string) (Component, error) {
 	var names []string
-	for _, c := range Components() {
+	for _, c := range components {
 		if c.Name == name {
 			return c, nil
 		}

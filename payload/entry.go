@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/cache"
@@ -47,12 +48,23 @@ func entryKey(o Options, c Component, goVersion string) (string, error) {
 		parts = append(parts, p.Name, p.Package)
 	}
 	dir := filepath.Join(o.SourceDir, c.Name)
+	other := c.Module != c.Name // then these files of dir are not read
+	own := []string{filepath.Join(dir, "go.mod"), filepath.Join(dir, "go.sum")}
+	if other {
+		for _, f := range own {
+			data, err := os.ReadFile(filepath.Join(o.SourceDir, c.Module, filepath.Base(f)))
+			if err != nil {
+				return "", fmt.Errorf("sources: %w", err)
+			}
+			parts = append(parts, filepath.Base(f), string(data))
+		}
+	}
 	// WalkDir goes in lexical order.
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		if strings.HasSuffix(path, "_test.go") {
+		if strings.HasSuffix(path, "_test.go") || other && slices.Contains(own, path) {
 			return nil // never linked into a program
 		}
 		if !d.Type().IsRegular() {

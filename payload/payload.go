@@ -1,13 +1,15 @@
 // Package payload compiles what Kiln's nodes run besides Debian's packages:
 // Kubernetes, etcd, containerd, CoreDNS, the CNI plugins, flannel and pause. Each
 // is a Go module of its own below this folder, with a go.mod that pins it and a
-// go.sum that its sources are checked against.
+// go.sum that its sources are checked against. For another version of Kubernetes
+// there is a folder with those two files alone: what is compiled is the same source.
 //
 // The results are kept in the cache, by the digest of everything that decides
 // their bytes.
 package payload
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -26,6 +28,8 @@ type Options struct {
 	// SourceDir is this package's folder with the nested modules; empty means that
 	// FindSource looks for it.
 	SourceDir string
+	// Kubernetes is one of KubernetesVersions; empty means KubernetesVersion.
+	Kubernetes string
 	// Components are the names of those to build; none means all.
 	Components []string
 	// Offline takes modules from Go's module cache alone.
@@ -63,8 +67,10 @@ type Origin struct {
 
 // KubernetesVersion is that of the Kubernetes programs.
 func (r Result) KubernetesVersion() string {
-	if b, err := r.Get("kubelet"); err == nil { // a release has every program by itself
-		return b.Version
+	for _, name := range []string{Kubernetes, "kubelet"} { // a release has every program by itself
+		if b, err := r.Get(name); err == nil {
+			return b.Version
+		}
 	}
 	return KubernetesVersion
 }
@@ -72,9 +78,10 @@ func (r Result) KubernetesVersion() string {
 // Origins describes what was compiled: one per program, with its own digest.
 func (r Result) Origins() []Origin {
 	var out []Origin
+	components, _ := Components(KubernetesVersion) // those of other versions are of the same modules
 	for _, b := range r.Binaries {
 		o := Origin{Name: b.Name, Version: b.Version, SHA256: b.SHA256}
-		if c, err := component(b.Component); err == nil {
+		if c, err := component(components, b.Component); err == nil {
 			o.From = c.Pin
 		}
 		out = append(out, o)
@@ -109,11 +116,15 @@ func Build(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	store.Log = o.Progress
-	todo := Components()
+	all, err := Components(cmp.Or(o.Kubernetes, KubernetesVersion))
+	if err != nil {
+		return Result{}, fmt.Errorf("payload: %w", err)
+	}
+	todo := all
 	if len(o.Components) > 0 {
 		todo = nil
 		for _, name := range o.Components {
-			c, err := component(name)
+			c, err := component(all, name)
 			if err != nil {
 				return Result{}, fmt.Errorf("payload: %w", err)
 			}

@@ -42,7 +42,7 @@ type goMod struct {
 func readGoMod(t *testing.T, c Component) goMod {
 	t.Helper()
 	cmd := exec.Command("go", "mod", "edit", "-json")
-	cmd.Dir = c.Name
+	cmd.Dir = c.Module
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%s: %v", c.Name, err)
@@ -54,11 +54,34 @@ func readGoMod(t *testing.T, c Component) goMod {
 	return m
 }
 
+func componentsOf(t *testing.T, kubernetes string) []Component {
+	t.Helper()
+	list, err := Components(kubernetes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// everyComponent are those of all versions of Kubernetes, each once.
+func everyComponent(t *testing.T) []Component {
+	t.Helper()
+	var out []Component
+	for _, v := range KubernetesVersions() {
+		for _, c := range componentsOf(t, v) {
+			if !slices.ContainsFunc(out, func(o Component) bool { return o.Module == c.Module }) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
 func TestTableMatchesModules(t *testing.T) {
-	names := map[string]bool{}
-	for _, c := range Components() {
+	names := map[string]string{}
+	for _, c := range everyComponent(t) {
 		m := readGoMod(t, c)
-		if want := "github.com/kiln-os/kiln/payload/" + c.Name; m.Module.Path != want {
+		if want := "github.com/kiln-os/kiln/payload/" + c.Module; m.Module.Path != want {
 			t.Errorf("%s: module %s, expected %s", c.Name, m.Module.Path, want)
 		}
 		version := func(path string) string {
@@ -76,18 +99,18 @@ func TestTableMatchesModules(t *testing.T) {
 			if r.New.Version == "" {
 				t.Errorf("%s: %s is replaced by the folder %s: nothing checks its bytes", c.Name, r.Old.Path, r.New.Path)
 			}
-			if c.Name == "kubernetes" && r.New.Version != strings.Replace(KubernetesVersion, "v1.", "v0.", 1) {
-				t.Errorf("kubernetes: %s is of %s", r.New.Path, r.New.Version)
+			if c.Name == "kubernetes" && r.New.Version != strings.Replace(c.Version, "v1.", "v0.", 1) {
+				t.Errorf("%s: %s is of %s", c.Module, r.New.Path, r.New.Version)
 			}
 		}
 		if c.Name == "etcd" && version("go.etcd.io/etcd/etcdctl/v3") != EtcdVersion {
 			t.Errorf("etcdctl is of %s", version("go.etcd.io/etcd/etcdctl/v3"))
 		}
 		for _, p := range c.Programs {
-			if names[p.Name] {
+			if by := names[p.Name]; by != "" && by != c.Name {
 				t.Errorf("two programs are called %s", p.Name)
 			}
-			names[p.Name] = true
+			names[p.Name] = c.Name
 			// A program of another module is a tool of ours, so that go.sum has all of it.
 			local := p.Package == "." || strings.HasPrefix(p.Package, "./")
 			if !local && !slices.ContainsFunc(m.Tool, func(t struct{ Path string }) bool { return t.Path == p.Package }) {
@@ -96,7 +119,7 @@ func TestTableMatchesModules(t *testing.T) {
 		}
 	}
 	for _, n := range append(CNIPlugins(), Kubernetes, Etcd, Etcdctl, Containerd, Shim, Ctr, CoreDNS, Flanneld, FlannelInstallConf, Pause) {
-		if !names[n] {
+		if names[n] == "" {
 			t.Errorf("no component builds %s", n)
 		}
 	}
@@ -105,17 +128,93 @@ func TestTableMatchesModules(t *testing.T) {
 // TestModulesAreWhole fails if a go.mod or go.sum lacks something for any of the
 // architectures: go build would then fail, or worse, take what it finds.
 func TestModulesAreWhole(t *testing.T) {
-	for _, c := range Components() {
+	here, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range everyComponent(t) {
 		for _, a := range arch.Names() {
-			o := Options{Arch: getArch(t, a), Go: "go"}
+			o := Options{Arch: getArch(t, a), Go: "go", SourceDir: here}
 			args := []string{"list", "-mod=readonly", "-deps", "-f", "{{.ImportPath}}"}
+			args = append(args, c.modfile(o)...)
 			for _, p := range c.Programs {
 				args = append(args, p.Package)
 			}
 			if _, err := run(command(t.Context(), o, c.Name, args...)); err != nil {
-				t.Errorf("%s for %s: %v", c.Name, a, err)
+				t.Errorf("%s for %s: %v", c.Module, a, err)
 			}
 		}
+	}
+}
+
+func TestKubernetesVersions(t *testing.T) {
+	if v := KubernetesVersions(); v[0] != KubernetesVersion || v[1] != PreviousKubernetesVersion {
+		t.Errorf("versions %v", v)
+	}
+	now, before := componentsOf(t, KubernetesVersion), componentsOf(t, PreviousKubernetesVersion)
+	for i, c := range before {
+		if c.Name != now[i].Name || (c.Version != now[i].Version) != (c.Name == "kubernetes") {
+			t.Errorf("%s %s instead of %s %s", c.Name, c.Version, now[i].Name, now[i].Version)
+		}
+	}
+	if flags := before[0].ldflags(); !strings.Contains(flags, "gitVersion="+PreviousKubernetesVersion) || strings.Contains(flags, KubernetesVersion) {
+		t.Errorf("linker flags %s", flags)
+	}
+	_, err := Components("v1.35.0")
+	for _, words := range []string{`"v1.35.0"`, KubernetesVersion + " and " + PreviousKubernetesVersion} {
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("error %v, expected %q in it", err, words)
+		}
+	}
+	if _, err := Build(t.Context(), Options{Kubernetes: "v1.35.0"}); err == nil {
+		t.Error("v1.35.0 is built")
+	}
+}
+
+// TestKubernetesKeys: the versions have one source, and each its go.mod and go.sum.
+func TestKubernetesKeys(t *testing.T) {
+	dir := t.TempDir()
+	files := []string{"kubernetes/main.go"}
+	for _, r := range kubernetesReleases {
+		files = append(files, r.module+"/go.mod", r.module+"/go.sum")
+	}
+	for _, f := range files {
+		p := filepath.Join(dir, f)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(f), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := func() map[string]string {
+		out := map[string]string{}
+		for _, v := range KubernetesVersions() {
+			k, err := entryKey(Options{Arch: getArch(t, "amd64"), SourceDir: dir}, componentsOf(t, v)[0], "go1.26.6")
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[v] = k
+		}
+		return out
+	}
+	before := keys()
+	if before[KubernetesVersion] == before[PreviousKubernetesVersion] {
+		t.Error("two versions have one key")
+	}
+	for _, f := range files {
+		p := filepath.Join(dir, f)
+		if err := os.WriteFile(p, []byte("changed"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		after := keys()
+		for _, r := range kubernetesReleases {
+			want := f == "kubernetes/main.go" || strings.HasPrefix(f, r.module+"/")
+			if (before[r.version] != after[r.version]) != want {
+				t.Errorf("a change of %s: the key of %s changes: %v", f, r.version, !want)
+			}
+		}
+		before = after
 	}
 }
 
@@ -221,7 +320,7 @@ func TestKeyFollowsInputs(t *testing.T) {
 		return k
 	}
 	o := options(t)
-	pause, err := component("pause")
+	pause, err := component(componentsOf(t, KubernetesVersion), "pause")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,25 @@ type Authority struct {
 	Token             Token
 	// NodeTokens are the tokens of single nodes, by the node's name.
 	NodeTokens map[string]Token
-	// AdminConf is the kubeconfig of kubernetes-admin.
+	// AdminConf is the kubeconfig of kubernetes-admin. It is empty if the CA's key is
+	// kept elsewhere and there is no admin.crt with its key.
 	AdminConf secret.Value
+	// Provided are the certificates and kubeconfigs of nodes, by their names, that
+	// somebody else has issued. LoadOrCreate leaves it to its caller.
+	Provided map[string][]ProvidedFile
+}
+
+// ProvidedFile is a file of a node, by its path in a folder that looks like
+// /etc/kubernetes: "pki/apiserver.crt", "admin.conf".
+type ProvidedFile struct {
+	Path    string
+	Data    secret.Value
+	Private bool // for root alone
+}
+
+// CAs are the authorities by their File in the certificate plan.
+func (a *Authority) CAs() map[string]*CA {
+	return map[string]*CA{"ca": a.CA, "front-proxy-ca": a.FrontProxyCA, "etcd/ca": a.EtcdCA}
 }
 
 // Created is the time the cluster's secrets were made; token lifetimes count from it.
@@ -63,8 +80,9 @@ const (
 // is missing. It never replaces a CA, a service-account key or a token that
 // exists, so it can be called before every build, and it completes a creation
 // that was interrupted: every file is written atomically, a key before its
-// certificate, and a key without a certificate gets one. A folder or private file
-// that others may read, a certificate without its key, a pair that does not
+// certificate, and a key without a certificate gets one. A CA that exists without its
+// key is one whose key is kept elsewhere, which signs nothing here. A folder or private
+// file that others may read, another certificate without its key, a pair that does not
 // match, an expired CA and keys of another algorithm are errors.
 //
 // The administrator's certificate is kept as admin.crt and admin.key and issued
@@ -124,14 +142,14 @@ func (s *store) loadOrCreateCA(row Certificate, o Options) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	if haveCert && !haveKey {
-		return nil, fmt.Errorf("%s exists but %s does not: put the key back; for a new cluster choose another secrets folder", s.path(crt), s.path(key))
-	}
-	if haveKey {
+	switch {
+	case haveCert && !haveKey:
+		return s.loadExternalCA(crt, certPEM, o)
+	case haveKey:
 		if err := s.checkAlgorithm(key, keyPEM, o.Algorithm); err != nil {
 			return nil, err
 		}
-	} else {
+	default:
 		if keyPEM, err = NewKey(o.Algorithm); err != nil {
 			return nil, fmt.Errorf("CA %s: %w", row.File, err)
 		}
@@ -159,6 +177,21 @@ func (s *store) loadOrCreateCA(row Certificate, o Options) (*CA, error) {
 		return nil, err
 	}
 	return ca, s.write(crt, ca.CertPEM)
+}
+
+// loadExternalCA reads the certificate of a CA whose key is kept elsewhere.
+func (s *store) loadExternalCA(crt string, certPEM []byte, o Options) (*CA, error) {
+	ca, err := LoadCA(certPEM, secret.Value{})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.path(crt), err)
+	}
+	switch c := ca.Cert; {
+	case o.Now.After(c.NotAfter):
+		return nil, fmt.Errorf("%s expired on %s: want the certificate of a CA that is valid", s.path(crt), c.NotAfter.Format(time.DateOnly))
+	case c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
+		return nil, fmt.Errorf("%s may not sign certificates: want the key usage certSign", s.path(crt))
+	}
+	return ca, nil
 }
 
 func (s *store) loadOrCreateServiceAccount(a *Authority, o Options) error {
@@ -214,7 +247,13 @@ func (s *store) renderAdmin(a *Authority, o Options) error {
 	if err != nil {
 		return err
 	}
-	if haveCert && !haveKey {
+	external := a.CA.KeyPEM.IsZero()
+	switch {
+	case external && !haveCert:
+		return nil // nobody here can sign one
+	case haveCert && !haveKey && external:
+		return fmt.Errorf("%s exists but %s does not: put the key back, or remove %s", s.path(crt), s.path(key), s.path(crt))
+	case haveCert && !haveKey:
 		return fmt.Errorf("%s exists but %s does not: remove %s, and a new pair is made", s.path(crt), s.path(key), s.path(crt))
 	}
 	if !haveKey {
@@ -237,6 +276,9 @@ func (s *store) renderAdmin(a *Authority, o Options) error {
 			return fmt.Errorf("%s was not issued by %s: remove %s and %s, and a new pair is made", s.path(crt), s.path("ca.crt"), s.path(crt), s.path(key))
 		}
 		haveCert = o.Now.Before(cert.NotAfter)
+		if !haveCert && external {
+			return nil // the one in admin.conf of the first control plane counts
+		}
 	}
 	if !haveCert {
 		spec := row.Leaf("")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -134,7 +135,9 @@ func TestDamagedFoldersAreRefused(t *testing.T) {
 		opts   func(*Options)
 		want   []string
 	}{
-		"certificate without key":      {damage: rm("ca.key"), want: []string{"ca.crt", "ca.key", "put the key back"}},
+		"external CA, admin key lost":  {damage: rmAll("ca.key", "admin.key"), want: []string{"admin.crt exists but", "put the key back"}},
+		"external CA, expired":         {damage: rm("etcd/ca.key"), opts: func(o *Options) { o.Now = now.Add(11 * CAValidity / 10) }, want: []string{"expired"}},
+		"external CA, of a leaf":       {damage: func(t *testing.T, dir string) { rm("ca.key")(t, dir); leafAsCA(t, dir) }, want: []string{"ca.crt", "is not a CA"}},
 		"public key without key":       {damage: rm("sa.key"), want: []string{"sa.pub", "sa.key"}},
 		"admin certificate alone":      {damage: rm("admin.key"), want: []string{"remove", "admin.crt"}},
 		"CA of another cluster":        {damage: put("ca.crt", foreign["ca.crt"]), want: []string{"ca.crt", "not the key of CA"}},
@@ -272,6 +275,59 @@ func rm(name string) func(*testing.T, string) {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func rmAll(names ...string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		for _, n := range names {
+			rm(n)(t, dir)
+		}
+	}
+}
+
+// leafAsCA puts the administrator's certificate in the place of the CA's.
+func leafAsCA(t *testing.T, dir string) {
+	data, err := os.ReadFile(filepath.Join(dir, "admin.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "ca.crt"), string(data))
+}
+
+// TestExternalCAs: a CA without its key is taken as it is, and nothing is issued with it.
+func TestExternalCAs(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "secrets")
+	create(t, dir, opts)
+	for _, f := range []string{"ca.key", "front-proxy-ca.key", "etcd/ca.key"} {
+		rm(f)(t, dir)
+	}
+	before := snapshot(t, dir)
+	a := create(t, dir, opts)
+	for name, ca := range a.CAs() {
+		if !ca.KeyPEM.IsZero() || len(ca.CertPEM) == 0 {
+			t.Errorf("%s has a key", name)
+		}
+	}
+	if a.AdminConf.IsZero() || !reflect.DeepEqual(before, snapshot(t, dir)) {
+		t.Error("the administrator's certificate, which is there, is not used")
+	}
+	// Without it nobody can issue another one.
+	for _, f := range []string{"admin.crt", "admin.key", "admin.conf"} {
+		rm(f)(t, dir)
+	}
+	before = snapshot(t, dir)
+	if a := create(t, dir, opts); !a.AdminConf.IsZero() || !reflect.DeepEqual(before, snapshot(t, dir)) {
+		t.Error("something was made that no CA has signed")
+	}
+	// One that expired is not used any more.
+	later := opts
+	later.Now = now.Add(2 * LeafValidity)
+	dir = filepath.Join(t.TempDir(), "secrets")
+	create(t, dir, opts)
+	rm("ca.key")(t, dir)
+	if a := create(t, dir, later); !a.AdminConf.IsZero() {
+		t.Error("an expired certificate is in admin.conf")
 	}
 }
 

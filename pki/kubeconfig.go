@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -100,6 +101,9 @@ func (u User) Validate() error {
 	}
 	if u.Validity < 0 {
 		errs = append(errs, fmt.Errorf("a certificate cannot be valid for %s: give a duration such as 720h", u.Validity))
+	}
+	if strings.ContainsFunc(u.Token.RevealString(), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		errs = append(errs, errors.New("the user's token has spaces or control characters in it: a token is one word"))
 	}
 	if !u.Token.IsZero() && len(u.Organizations) > 0 {
 		errs = append(errs, errors.New("a token has the groups that the cluster knows it with: organizations are for certificates"))

@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/filelock"
 	"github.com/kiln-os/kiln/internal/secret"
 )
 
@@ -35,12 +35,9 @@ func openStore(dir string) (*store, error) {
 	if err := atomicfile.SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
 		return nil, fmt.Errorf("secrets folder: %w", err)
 	}
-	f, err := os.Open(dir)
+	f, err := filelock.Dir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("secrets folder: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock secrets folder %s: %w", dir, err), f.Close())
 	}
 	s := &store{dir: dir, lock: f}
 	for _, d := range []string{dir, filepath.Join(dir, "etcd")} {
@@ -92,13 +89,15 @@ func (s *store) write(name string, data []byte) error {
 	return atomicfile.WriteFile(s.path(name), data, 0o600)
 }
 
-// checkPrivate refuses paths that the group or others may use.
+// checkPrivate refuses paths that the group or others may use. On Windows the access
+// list of the folder says that, which those of a user's folders do not let others in;
+// a file has no mode there.
 func checkPrivate(path, mode string) error {
 	st, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("secrets folder: %w", err)
 	}
-	if st.Mode().Perm()&0o077 != 0 {
+	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("%s holds secrets but has mode %04o: others may read it; run: chmod %s %s", path, st.Mode().Perm(), mode, path)
 	}
 	return nil

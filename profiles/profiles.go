@@ -16,6 +16,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/arch"
+	"github.com/kiln-os/kiln/internal/userdata"
 )
 
 //go:embed *.yaml
@@ -30,6 +31,8 @@ type Profile struct {
 	// packages of this platform: firmware, agents.
 	Kernel   string   `json:"kernel"`
 	Packages []string `json:"packages"`
+	// Components are those of the Debian archive that the packages are in; none means main.
+	Components []string `json:"components"`
 	// Suite is the release of Debian they are from; "" is the default one.
 	Suite string `json:"suite"`
 	// InitrdModules are kernel modules that reach the disk; those that the kernel
@@ -40,6 +43,15 @@ type Profile struct {
 	// IgnitionPlatform is the value of ignition.platform.id.
 	IgnitionPlatform string `json:"ignitionPlatform"`
 	Disk             Disk   `json:"disk"`
+	// BootFiles are on the boot partition besides systemd-boot and the unified kernel image.
+	BootFiles []BootFile `json:"bootFiles"`
+	// Files and Links are laid over the operating system, by path: text, and targets of
+	// symbolic links.
+	Files map[string]string `json:"files"`
+	Links map[string]string `json:"links"`
+	// WiFi says that its machines have a wireless interface, and that the packages have
+	// what it takes.
+	WiFi bool `json:"wifi"`
 	// UnmanagedDrivers are drivers of network interfaces that are part of another one
 	// and get no address.
 	UnmanagedDrivers []string `json:"unmanagedDrivers"`
@@ -51,6 +63,9 @@ type Profile struct {
 	Upload string `json:"upload"`
 }
 
+// Cloud says whether machines of the platform have user data that Kiln reads.
+func (p Profile) Cloud() bool { return userdata.Known(p.IgnitionPlatform) }
+
 // Disk holds the sizes of the disk and its partitions, in MiB.
 type Disk struct {
 	ESP int `json:"espMiB"`
@@ -59,6 +74,18 @@ type Disk struct {
 	Verity int `json:"verityMiB"`
 	// Minimum is the smallest disk the image can grow into.
 	Minimum int `json:"minimumMiB"`
+	// HybridMBR lists the boot partition in the master boot record too.
+	HybridMBR bool `json:"hybridMBR"`
+}
+
+// BootFile is a file of the boot partition, or several.
+type BootFile struct {
+	// From is a pattern of paths in the packages (path.Match); each file that it matches
+	// is put into the root by its own name, or if there is one only by the name To.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Text is instead of From the content of the file To.
+	Text string `json:"text"`
 }
 
 // Names lists all profiles, sorted.
@@ -73,6 +100,22 @@ func Names() []string {
 	}
 	sort.Strings(names)
 	return names
+}
+
+// Clouds lists the profiles of clouds, sorted.
+func Clouds() []string { return which(Profile.Cloud) }
+
+// WithWiFi lists the profiles whose machines have Wi-Fi that Kiln drives, sorted.
+func WithWiFi() []string { return which(func(p Profile) bool { return p.WiFi }) }
+
+func which(is func(Profile) bool) []string {
+	var out []string
+	for _, name := range Names() {
+		if p, err := Load(name); err == nil && is(p) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // Load reads the profile with the given name.
@@ -113,6 +156,29 @@ func parse(name string, data []byte) (Profile, error) {
 	for _, s := range append([]string{p.Kernel}, p.Packages...) {
 		if !packageName.MatchString(s) {
 			bad("kernel and packages: %q is not the name of a Debian package", s)
+		}
+	}
+	for _, s := range p.Components {
+		if !packageName.MatchString(s) {
+			bad("components: %q is not the name of a component of the Debian archive", s)
+		}
+	}
+	if len(p.Components) == 0 {
+		p.Components = []string{"main"}
+	}
+	for i, f := range p.BootFiles {
+		if _, err := path.Match(f.From, ""); err != nil {
+			bad("bootFiles: item %d: from: %w", i+1, err)
+		}
+		if (f.From == "") == (f.Text == "") || f.Text != "" && f.To == "" {
+			bad("bootFiles: item %d: want from, or text and to", i+1)
+		}
+	}
+	for _, m := range []map[string]string{p.Files, p.Links} {
+		for name := range m {
+			if name != path.Clean(name) || !strings.HasPrefix(name, "usr/") {
+				bad("files and links: %q is not a path that begins with usr/", name)
+			}
 		}
 	}
 	if p.Suite != "" && !suite.MatchString(p.Suite) {

@@ -46,6 +46,11 @@ func TestMistakes(t *testing.T) {
 		"no kernel":    {"kernel: linux", "kernel: ''\n#", "Debian package"},
 		"argument":     {"console=tty0", "a b", "kernel argument"},
 		"platform":     {"ignitionPlatform: qemu", "ignitionPlatform: ''", "ignitionPlatform"},
+		"component":    {"formats: [raw]", "formats: [raw]\ncomponents: ['a b']", "component"},
+		"no boot file": {"formats: [raw]", "formats: [raw]\nbootFiles: [{to: a}]", "want from"},
+		"boot pattern": {"formats: [raw]", "formats: [raw]\nbootFiles: [{from: '['}]", "syntax error in pattern"},
+		"file":         {"formats: [raw]", "formats: [raw]\nfiles: {etc/x: y}", "usr/"},
+		"link":         {"formats: [raw]", "formats: [raw]\nlinks: {usr/../x: y}", "usr/"},
 		"small ESP":    {"espMiB: 512", "espMiB: 32", "FAT32"},
 		"small verity": {"verityMiB: 16", "verityMiB: 12", "hash tree"},
 		"suite":        {"formats: [raw]", "formats: [raw]\nsuite: 13", "release of Debian"},
@@ -116,12 +121,18 @@ func TestClouds(t *testing.T) {
 		format, platform, console string
 		modules                   []string
 	}{
-		"aws-amd64":       {"vmdk", "aws", "ttyS0", []string{"nvme"}},
-		"azure-amd64":     {"vhd", "azure", "ttyS0", []string{"hv_storvsc", "hv_vmbus", "sd_mod"}},
-		"gcp-amd64":       {"gce", "gcp", "ttyS0", []string{"virtio_scsi", "sd_mod", "nvme"}},
+		"aws-amd64":       {"vmdk", "aws", "ttyS0", []string{"nvme", "ena"}},
+		"azure-amd64":     {"vhd", "azure", "ttyS0", []string{"hv_storvsc", "hv_vmbus", "sd_mod", "hv_netvsc"}},
+		"gcp-amd64":       {"gce", "gcp", "ttyS0", []string{"virtio_scsi", "sd_mod", "nvme", "virtio_net", "gve"}},
 		"metal-amd64":     {"raw.zst", "metal", "tty0", []string{"ahci", "nvme", "sd_mod", "usb_storage", "mmc_block"}},
-		"openstack-amd64": {"qcow2-compressed", "openstack", "ttyS0", []string{"virtio_blk", "virtio_scsi"}},
+		"rpi-arm64":       {"raw.zst", "metal", "ttyS1", []string{"bcm2835", "sdhci_iproc", "mmc_block", "gpio_regulator", "usb_storage"}},
+		"openstack-amd64": {"qcow2-compressed", "openstack", "ttyS0", []string{"virtio_blk", "virtio_scsi", "virtio_net", "sr_mod"}},
 		"vmware-amd64":    {"ova", "vmware", "tty0", []string{"vmw_pvscsi", "sd_mod"}},
+		"aws-arm64":       {"vmdk", "aws", "ttyS0", []string{"nvme", "ena"}},
+		"azure-arm64":     {"vhd", "azure", "ttyAMA0", []string{"hv_storvsc", "hv_vmbus", "sd_mod", "hv_netvsc"}},
+		"gcp-arm64":       {"gce", "gcp", "ttyAMA0", []string{"virtio_scsi", "sd_mod", "nvme", "gve"}},
+		"metal-arm64":     {"raw.zst", "metal", "ttyAMA0", []string{"ahci", "nvme", "sd_mod", "usb_storage", "mmc_block"}},
+		"openstack-arm64": {"qcow2-compressed", "openstack", "ttyAMA0", []string{"virtio_blk", "virtio_scsi", "virtio_net"}},
 	} {
 		p, err := Load(name)
 		if err != nil {
@@ -136,6 +147,9 @@ func TestClouds(t *testing.T) {
 		}
 		if p.Formats[0] != want.format || p.IgnitionPlatform != want.platform || last != want.console {
 			t.Errorf("%s: %+v", name, p)
+		}
+		if p.Cloud() != (want.platform != "metal" && want.platform != "vmware") {
+			t.Errorf("%s: user data of a cloud: %v", name, p.Cloud())
 		}
 		for _, m := range want.modules {
 			if !slices.Contains(p.InitrdModules, m) {

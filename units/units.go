@@ -1,6 +1,6 @@
 // Package units embeds what Kiln adds to Debian's files: units, presets, network,
 // repart and tmpfiles definitions. system/ is laid over the operating system,
-// initrd/ over the initramfs. Words such as @ESP_UUID@ are replaced by the build.
+// initrd/ over the initramfs, and cloud/ over that of clouds. Words such as @ESP_UUID@ are replaced by the build.
 package units
 
 import (
@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kiln-os/kiln/images/tree"
 )
 
-//go:embed all:system all:initrd
+//go:embed all:system all:initrd all:cloud
 var files embed.FS
 
 // Vars are the words that the build replaces in the files.
@@ -24,7 +25,8 @@ type Vars struct {
 	VeritySize         int64  // bytes of one hash tree slot
 	StateSize          int64  // bytes that the state takes at least
 	DiskMiB            int    // the smallest disk
-	IgnitionPlatform   string // Ignition's platform id, such as qemu or metal
+	Platform           string // Ignition's platform id, such as qemu or metal
+	Cloud              bool   // Kiln reads the platform's user data, and not Ignition
 }
 
 // link is a symbolic link that enables a unit in /usr.
@@ -33,6 +35,7 @@ type link struct{ path, target string }
 var systemLinks = []link{
 	{"usr/lib/systemd/system/default.target", "multi-user.target"},
 	{"usr/lib/systemd/system/multi-user.target.wants/firstboot.service", "../firstboot.service"},
+	{"usr/lib/systemd/system/multi-user.target.wants/kiln-machine.service", "../kiln-machine.service"},
 	{"usr/lib/systemd/system/multi-user.target.wants/kiln-start-order.service", "../kiln-start-order.service"},
 	{"usr/lib/systemd/system/multi-user.target.wants/kiln-virtual-ip.service", "../kiln-virtual-ip.service"},
 	{"usr/lib/systemd/system/ssh.service.wants/kiln-sshd-keygen.service", "../kiln-sshd-keygen.service"},
@@ -41,19 +44,46 @@ var systemLinks = []link{
 var initrdLinks = []link{
 	{"usr/lib/systemd/system/initrd.target.requires/kiln-etc.service", "../kiln-etc.service"},
 	{"usr/lib/systemd/system/initrd.target.requires/kiln-ignition.service", "../kiln-ignition.service"},
-	// Ignition looks for its config here; the boot partition is mounted by then.
-	{"usr/lib/ignition/user.ign", "/run/kiln/boot/kiln/config.ign"},
+}
+
+// The stamp is in the boot partition, which is mounted by then. At user.ign Ignition
+// takes it and looks no further; what is in base.d user data is merged over.
+var (
+	stampAlone  = []link{{"usr/lib/ignition/user.ign", stamp}}
+	stampAsBase = []link{{"usr/lib/ignition/base.d/kiln.ign", stamp}}
+)
+
+const stamp = "/run/kiln/boot/kiln/config.ign"
+
+var cloudLinks = []link{
+	{"usr/lib/ignition/user.ign", "/run/kiln/userdata/config.ign"},
+	{"usr/lib/ignition/base.d/name.ign", "/run/kiln/userdata/name.ign"},
 }
 
 // System lays the operating system's files over t.
 func System(t *tree.Tree, v Vars) error { return overlay(t, "system", v, systemLinks) }
 
 // Initrd lays the initramfs's files over t.
-func Initrd(t *tree.Tree, v Vars) error { return overlay(t, "initrd", v, initrdLinks) }
+func Initrd(t *tree.Tree, v Vars) error {
+	links := slices.Concat(initrdLinks, stampAsBase)
+	if v.Platform == "metal" || v.Platform == "qemu" { // which have no user data
+		links = slices.Concat(initrdLinks, stampAlone)
+	}
+	if err := overlay(t, "initrd", v, links); err != nil || !v.Cloud {
+		return err
+	}
+	return overlay(t, "cloud", v, cloudLinks)
+}
 
 var placeholder = regexp.MustCompile(`@[A-Z_]+@`)
 
 func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
+	// Where Kiln has left the user data, there is no other source, and the network is up
+	// if it takes one.
+	source, fetch := v.Platform, "fetch-offline"
+	if v.Cloud {
+		source, fetch = "metal", "fetch"
+	}
 	r := strings.NewReplacer(
 		"@ESP_UUID@", v.ESPUUID,
 		"@STATE_UUID@", v.StateUUID,
@@ -62,7 +92,9 @@ func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
 		"@VERITY_SIZE@", fmt.Sprint(v.VeritySize),
 		"@STATE_SIZE@", fmt.Sprint(v.StateSize),
 		"@DISK_MIB@", fmt.Sprint(v.DiskMiB),
-		"@IGNITION_PLATFORM@", v.IgnitionPlatform,
+		"@PLATFORM@", v.Platform,
+		"@IGNITION_PLATFORM@", source,
+		"@IGNITION_FETCH@", fetch,
 	)
 	err := fs.WalkDir(files, dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

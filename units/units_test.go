@@ -10,14 +10,25 @@ import (
 func vars() Vars {
 	return Vars{
 		ESPUUID: "11111111-1111-1111-1111-111111111111", StateUUID: "22222222-2222-2222-2222-222222222222",
-		RepartArch: "x86-64", UsrSize: 1 << 30, VeritySize: 16 << 20, StateSize: 4 << 30, DiskMiB: 8192, IgnitionPlatform: "qemu",
+		RepartArch: "x86-64", UsrSize: 1 << 30, VeritySize: 16 << 20, StateSize: 4 << 30, DiskMiB: 8192, Platform: "qemu",
 	}
 }
 
+// overlays are all that a build lays over trees.
+var overlays = map[string]func(*tree.Tree) error{
+	"system": func(t *tree.Tree) error { return System(t, vars()) },
+	"initrd": func(t *tree.Tree) error { return Initrd(t, vars()) },
+	"cloud": func(t *tree.Tree) error {
+		v := vars()
+		v.Platform, v.Cloud = "openstack", true
+		return Initrd(t, v)
+	},
+}
+
 func TestOverlays(t *testing.T) {
-	for name, overlay := range map[string]func(*tree.Tree, Vars) error{"system": System, "initrd": Initrd} {
+	for name, overlay := range overlays {
 		tr := tree.New()
-		if err := overlay(tr, vars()); err != nil {
+		if err := overlay(tr); err != nil {
 			t.Fatal(err)
 		}
 		err := tr.Walk(func(p string, e *tree.Entry) error {
@@ -45,6 +56,24 @@ func TestOverlays(t *testing.T) {
 		})
 		if err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestStampLinks: of the folder with a link to a config that is not there Ignition takes
+// none, and of several configs at other places the first.
+func TestStampLinks(t *testing.T) {
+	const base, user = "usr/lib/ignition/base.d/kiln.ign", "usr/lib/ignition/user.ign"
+	for platform, want := range map[string]string{"qemu": user, "metal": user, "vmware": base, "openstack": base} {
+		v, tr := vars(), tree.New()
+		v.Platform, v.Cloud = platform, platform == "openstack"
+		if err := Initrd(tr, v); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []string{base, user} {
+			if e := tr.Get(p); (e != nil && e.Link == stamp) != (p == want) {
+				t.Errorf("%s: %s: %+v", platform, p, e)
+			}
 		}
 	}
 }

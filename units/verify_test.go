@@ -20,9 +20,9 @@ var (
 // TestSystemdAnalyzeVerify lets systemd itself read the units, beside those of
 // Debian's systemd that they refer to.
 func TestSystemdAnalyzeVerify(t *testing.T) {
-	for name, overlay := range map[string]func(*tree.Tree, Vars) error{"system": System, "initrd": Initrd} {
+	for name, overlay := range overlays {
 		root, tr := t.TempDir(), tree.New()
-		if err := overlay(tr, vars()); err != nil {
+		if err := overlay(tr); err != nil {
 			t.Fatal(err)
 		}
 		const dir = "usr/lib/systemd/system"

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -42,11 +41,12 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 		showComplete(a.paths, rec, a.warn)
 		return a.finish()
 	}
-	data, err := os.ReadFile(a.paths.BootPlan())
-	if err != nil {
-		return planError{fmt.Errorf("boot plan: %w; Ignition writes it on the first boot", err)}
+	data, plan, err := a.readPlan()
+	if err == nil && plan.Node.FromTable && a.paths.Root == "/" {
+		if err = a.identify(ctx); err == nil {
+			data, plan, err = a.readPlan()
+		}
 	}
-	plan, err := bootplan.Parse(data)
 	screen := newScreen(a.paths, plan, a.warn)
 	defer func() {
 		// Not the disk of another node, and not over what a running one shows.
@@ -55,15 +55,15 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 		}
 	}()
 	if err != nil {
-		return planError{err}
+		return err
 	}
 	a.paths.CertificatesDir, a.paths.EtcdDataDir = plan.Cluster.CertificatesDir(), plan.Cluster.LocalEtcd().DataDir
 	if len(want) > 0 && !slices.Contains(want, plan.Role) {
 		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
-	name := strings.ToLower(strings.TrimSpace(plan.Node.Name))
-	if e := validation.IsDNS1123Subdomain(name); len(e) > 0 {
-		return planError{fmt.Errorf("boot plan: node.name %q: %s", plan.Node.Name, strings.Join(e, "; "))}
+	name, err := nodeName(plan, a.paths)
+	if err != nil {
+		return planError{err}
 	}
 	if a.paths.Root != "/" {
 		return usageError{fmt.Errorf("--root %s: a boot plan is carried out on the running machine only", a.paths.Root)}
@@ -96,6 +96,19 @@ func (a *app) run(ctx context.Context, want ...bootplan.Role) (err error) {
 	}
 	out.Step("node %s is set up; this run took %.0fs", cfg.NodeName, time.Since(start).Seconds())
 	return a.finish()
+}
+
+// readPlan returns the boot plan, and as it stands in the file.
+func (a *app) readPlan() ([]byte, bootplan.Plan, error) {
+	data, err := os.ReadFile(a.paths.BootPlan())
+	if err != nil {
+		return nil, bootplan.Plan{}, planError{fmt.Errorf("boot plan: %w; Ignition writes it on the first boot", err)}
+	}
+	plan, err := bootplan.Parse(data)
+	if err != nil {
+		err = planError{err}
+	}
+	return data, plan, err
 }
 
 // finish removes what a first boot that is over has no use for, and notes that it is.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ import (
 func (a *app) certsCommand() *cobra.Command {
 	var dir string
 	c := &cobra.Command{
-		Use: "certs", Short: "Show when certificates expire, and renew them",
+		Use: "certs", Short: "Show when certificates expire, renew them, and request others",
 		Long: `The certificates of this control-plane node, under kubeadm's names. The kubelet's is
 not among them: the kubelet renews it by itself.`,
 		Example: `  firstboot certs check-expiration
@@ -28,7 +29,7 @@ not among them: the kubelet renews it by itself.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.PersistentFlags().StringVar(&dir, "cert-dir", "", "folder of the certificates (default the boot plan's, else /etc/kubernetes/pki)")
-	c.AddCommand(a.checkExpirationCommand(&dir), a.renewCommand(&dir), a.uploadCommand(&dir), &cobra.Command{
+	c.AddCommand(a.checkExpirationCommand(&dir), a.renewCommand(&dir), a.uploadCommand(&dir), a.generateCSRCommand(&dir), &cobra.Command{
 		Use: "certificate-key", Short: "Print a random key to encrypt uploaded certificates with", Args: noArgs,
 		Long:    "Print a random key of the form that kubeadm's --certificate-key takes.",
 		Example: "  firstboot certs certificate-key",
@@ -65,6 +66,11 @@ func (a *app) certificates(dir string) (renewal.Node, error) {
 			}
 		}
 		a.paths.CertificatesDir = dir
+		if st, err := os.Stat(a.paths.PKI()); err != nil {
+			return renewal.Node{}, usageError{fmt.Errorf("--cert-dir: %w", err)}
+		} else if !st.IsDir() {
+			return renewal.Node{}, usageError{fmt.Errorf("--cert-dir: %s is not a folder", a.paths.PKI())}
+		}
 	}
 	n.Paths = a.paths
 	return n, nil

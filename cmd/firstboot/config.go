@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,9 @@ func (a *app) nodePlan() (*bootplan.Plan, error) {
 	a.paths.CertificatesDir, a.paths.EtcdDataDir = plan.Cluster.CertificatesDir(), plan.Cluster.LocalEtcd().DataDir
 	return &plan, nil
 }
+
+// repositoryForm is what can stand before the names of images.
+var repositoryForm = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?$`)
 
 // imageList is what kubeadm config images list -o json prints.
 type imageList struct {
@@ -111,6 +115,9 @@ func (a *app) imageNames(version, repository string) ([]string, error) {
 		}
 	}
 	if repository != "" {
+		if !repositoryForm.MatchString(repository) {
+			return nil, usageError{fmt.Errorf("--image-repository: %q is not a registry and folder, such as registry.example.com/k8s", repository)}
+		}
 		c.ImageRepository = strings.TrimSuffix(repository, "/")
 	}
 	if c.KubernetesVersion == "" {

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -24,6 +24,8 @@ import (
 var rehearsed = []string{
 	"preflight", "kubeconfig", "pod-network", "kubelet-start", "certs", "etcd", "control-plane", "upload-config", "mark-control-plane",
 	"bootstrap-token", "addon-flannel", "addon-kube-proxy", "addon-coredns",
+	// Of a joining node, see rehearseJoin.
+	"discovery", "cluster-config", "check-etcd", "kubelet-bootstrap", "etcd-join", "kubelet-wait-bootstrap",
 }
 
 // dryRun says what run would do. Of another disk, named by --root, the machine is not
@@ -47,6 +49,16 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	if len(want) > 0 && !slices.Contains(want, plan.Role) {
 		return planError{fmt.Errorf("the boot plan's role is %s, not %s", plan.Role, joinRoles(want))}
 	}
+	if plan.Node.FromTable {
+		if a.paths.Root != "/" {
+			return planError{fmt.Errorf("boot plan: the machine with this disk finds its name in %s when it starts", bootplan.MachinesPath)}
+		}
+		row, err := a.findRow(ctx)
+		if err != nil {
+			return err
+		}
+		*plan = plan.As(row)
+	}
 	cfg, err := a.dryConfig(*plan)
 	if err != nil {
 		return err
@@ -61,9 +73,6 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	}
 	out := phase.NewPrinter(a.Err)
 	safe := rehearsed
-	if plan.Role != bootplan.RoleInit {
-		safe = rehearsed[:1] // what a joining node does depends on what its cluster says
-	}
 	real := node{cfg: cfg, paths: a.paths, units: host.Systemd{}}
 	if a.paths.Root != "/" {
 		safe = safe[1:] // not preflight
@@ -73,22 +82,40 @@ func (a *app) dryRun(ctx context.Context, want ...bootplan.Role) error {
 	if a.paths.Root != "/" {
 		n.units = dryrun.Units{Units: noUnits{}, Out: out}
 	}
+	var asked asking
+	if plan.Role.Joins() {
+		n.cfg, n.shared = shortened(cfg), kubeapi.LoadReading
+	}
 	phases := n.phases(plan.Role)
+	if plan.Role.Joins() {
+		n.rehearseJoin(phases, &asked)
+	}
 	for i, p := range real.phases(plan.Role) {
 		if p.Name == "preflight" { // looks at the machine, and changes nothing
 			phases[i] = p
 		}
 	}
-	if err := dryrun.Rehearse(ctx, phases, safe, folder, out); err != nil {
+	err = dryrun.Rehearse(ctx, phases, safe, folder, out)
+	if err := errors.Join(err, folder.Mask()); err != nil {
 		return err
 	}
-	out.Step("[dryrun] the files and objects are in %s; /run is empty after the next boot", dir)
+	out.Step("[dryrun] the files and objects are in %s, without keys and tokens; /run is empty after the next boot", dir)
+	if asked.err != nil {
+		what := "wait"
+		if phase.IsPermanent(asked.err) {
+			what = "fail"
+		}
+		return fmt.Errorf("the first boot would %s here: %w", what, asked.err)
+	}
 	return nil
 }
 
 // dryConfig is what prepare learns of the machine, without waiting and setting.
 func (a *app) dryConfig(plan bootplan.Plan) (cfg nodeconfig.Config, err error) {
-	cfg = nodeconfig.Config{Plan: plan, NodeName: strings.ToLower(strings.TrimSpace(plan.Node.Name))}
+	cfg = nodeconfig.Config{Plan: plan}
+	if cfg.NodeName, err = nodeName(plan, a.paths); err != nil {
+		return cfg, planError{err}
+	}
 	cfg.Hostname = cfg.NodeName // prepare sets it
 	if s := plan.Node.AdvertiseAddress; s != "" {
 		if cfg.AdvertiseAddress, err = netip.ParseAddr(s); err != nil {

@@ -83,6 +83,15 @@ func (a *app) userKubeconfig(u pki.User, dir string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", n.Paths.PKI("ca"), err)
 	}
+	pins, err := admin.CAPins()
+	if err != nil {
+		return err
+	}
+	if pin, err := pki.CAPin(cert); err != nil {
+		return err
+	} else if !slices.Contains(pins, pin) {
+		return fmt.Errorf("%s trusts another CA than %s: its cluster would not know the user", admin.Path, n.Paths.PKI("ca.crt"))
+	}
 	alg, err := ca.Algorithm()
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -98,7 +99,11 @@ func networkFault(devices []host.NetworkDevice, static netip.Addr, err error) er
 	case len(devices) == 0:
 		return errors.New("this machine has no network device: none is plugged in, or the image has no driver for it")
 	case len(linked) == 0:
-		return fmt.Errorf("no link at %s: plug in the cable, or look at the switch's port", strings.Join(all, ", "))
+		fault := fmt.Sprintf("no link at %s: plug in the cable, or look at the switch's port", strings.Join(all, ", "))
+		if slices.ContainsFunc(devices, func(d host.NetworkDevice) bool { return d.Wireless }) {
+			fault += "; on Wi-Fi look at wifi in the cluster file, and whether the network is within reach"
+		}
+		return errors.New(fault)
 	case static.IsValid():
 		have := "none"
 		if len(addressed) > 0 {

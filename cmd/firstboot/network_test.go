@@ -41,6 +41,8 @@ func TestNetworkFault(t *testing.T) {
 		{"no device, static", nil, static, host.CheckLocal(netip.MustParseAddr("192.0.2.1")), "this machine has no network device: none is plugged in, or the image has no driver for it"},
 		{"no cable", []host.NetworkDevice{device("0", false), device("1", false)}, "", host.ErrNoDefaultRoute,
 			"no link at eth0 (52:54:00:00:00:00), eth1 (52:54:00:00:00:01): plug in the cable, or look at the switch's port"},
+		{"no wireless network", []host.NetworkDevice{device("0", false), {Name: "wlan0", MAC: "52:54:00:00:00:09", Wireless: true}}, "", host.ErrNoDefaultRoute,
+			"no link at eth0 (52:54:00:00:00:00), wlan0 (52:54:00:00:00:09): plug in the cable, or look at the switch's port; on Wi-Fi look at wifi in the cluster file, and whether the network is within reach"},
 		{"no DHCP server", []host.NetworkDevice{device("0", false), device("1", true)}, "", host.ErrNoDefaultRoute,
 			"no address at eth1 (52:54:00:00:00:01): no DHCP server has answered there; it is asked until one does"},
 		{"an address that is left without a cable", []host.NetworkDevice{device("0", false, "10.0.2.15/24"), device("1", true)}, "", host.ErrNoDefaultRoute,

@@ -43,6 +43,8 @@ type node struct {
 	units host.Units
 	// api is the API server of a dry run; nil means the node's own.
 	api func(phase.Report) (*kubeapi.API, error)
+	// shared loads a kubeconfig of the cluster; nil means kubeapi.LoadShared.
+	shared func(cfg nodeconfig.Config, path string, r phase.Report) (*kubeapi.API, error)
 }
 
 // initPhases is the first boot of a machine that creates a cluster. Nothing speaks to
@@ -175,7 +177,7 @@ func (n node) withAPI(f apiPhase) run {
 // node's kubeconfigs.
 func (n node) withShared(name string, f apiPhase) run {
 	return n.do(func(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
-		api, err := kubeapi.LoadShared(cfg, paths.Kubeconfig(name), r)
+		api, err := n.loadShared(cfg, paths.Kubeconfig(name), r)
 		if err != nil {
 			return phase.Permanent(err)
 		}
@@ -187,7 +189,7 @@ func (n node) withShared(name string, f apiPhase) run {
 // credentials for joining.
 func (n node) withDiscovery(f func(context.Context, nodeconfig.Config, host.Paths, host.Units, *kubeapi.API, phase.Report) error) run {
 	return n.do(func(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
-		api, err := kubeapi.LoadShared(cfg, paths.Join("discovery.conf"), r)
+		api, err := n.loadShared(cfg, paths.Join("discovery.conf"), r)
 		if err != nil {
 			return phase.Permanent(err)
 		}
@@ -198,7 +200,7 @@ func (n node) withDiscovery(f func(context.Context, nodeconfig.Config, host.Path
 // clusterConfig compares the cluster with the plan of this image, not with what the
 // cluster said before.
 func (n node) clusterConfig(ctx context.Context, r phase.Report) error {
-	api, err := kubeapi.LoadShared(n.cfg, n.paths.Join("discovery.conf"), r)
+	api, err := n.loadShared(n.cfg, n.paths.Join("discovery.conf"), r)
 	if err != nil {
 		return phase.Permanent(err)
 	}
@@ -210,6 +212,13 @@ func (n node) loadAPI(cfg nodeconfig.Config, paths host.Paths, r phase.Report) (
 		return n.api(r)
 	}
 	return kubeapi.Load(cfg, paths, kubeapi.AdminConf, r)
+}
+
+func (n node) loadShared(cfg nodeconfig.Config, path string, r phase.Report) (*kubeapi.API, error) {
+	if n.shared != nil {
+		return n.shared(cfg, path, r)
+	}
+	return kubeapi.LoadShared(cfg, path, r)
 }
 
 func (n node) preflight(ctx context.Context, r phase.Report) error {

@@ -109,7 +109,7 @@ func (a *app) resetNode(o reset.Options) (reset.Node, error) {
 	if err != nil {
 		return reset.Node{}, err
 	}
-	if plan != nil {
+	if plan != nil && !plan.Node.NameFromPlatform { // else it is the one that it has
 		name = cmp.Or(plan.Node.Name, name)
 	}
 	return reset.Node{

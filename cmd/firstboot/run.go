@@ -76,7 +76,8 @@ that is done. How far it is stands on the console, on the login screen, in the
 journal, and in firstboot status.
 
 With --dry-run it says what each phase would do and changes nothing: the files and API
-objects are written into a folder of /run, which it names at the end.`,
+objects are written into a folder of /run, which it names at the end. A joining node
+reads from its cluster, and goes by the boot plan if there is no answer for 12 s.`,
 			Example: `  systemctl restart firstboot   # by hand only if the unit gave up
   firstboot run
   firstboot run --dry-run`,
@@ -91,9 +92,10 @@ objects are written into a folder of /run, which it names at the end.`,
 			Long: `Like run, but refuses a boot plan whose role is neither join-worker nor
 join-control-plane. The cluster may be switched on long after this machine; what
 is waited for, and what is wrong with it, stands in firstboot status.`,
-			Example: "  firstboot join",
+			Example: "  firstboot join\n  firstboot join --dry-run",
 		}),
 		a.statusCommand(),
+		a.identifyCommand(),
 		a.tokenCommand(),
 		a.certsCommand(),
 		a.kubeconfigCommand(),

@@ -18,20 +18,21 @@ import (
 	"github.com/kiln-os/kiln/internal/phase"
 )
 
-// screen is the login screen: it shows whoever stands before the machine how far
-// the first boot is. It takes words of the boot plan and the record, which holds
+// screen is the login screen, and the light of a board that may have none: it shows
+// whoever stands before the machine how far the first boot is. It takes words of the boot plan and the record, which holds
 // no secret, and never a token or a key.
 type screen struct {
 	paths                        host.Paths
 	cluster, node, role, address string // empty if not known
 	warn                         func(format string, args ...any)
 	last                         string
+	light                        *led
 }
 
 func newScreen(paths host.Paths, plan bootplan.Plan, warn func(string, ...any)) *screen {
 	return &screen{
 		paths: paths, cluster: plan.Cluster.Name, node: plan.Node.Name, role: roleName(plan.Role),
-		address: plan.Node.AdvertiseAddress, warn: warn,
+		address: plan.Node.AdvertiseAddress, warn: warn, light: newLED(paths),
 	}
 }
 
@@ -58,7 +59,17 @@ func showComplete(paths host.Paths, rec phase.Record, warn func(string, ...any))
 }
 
 // show writes what the record says.
-func (s *screen) show(rec phase.Record) { s.write(s.text(states(rec), trouble(rec))) }
+func (s *screen) show(rec phase.Record) {
+	s.write(s.text(states(rec), trouble(rec)))
+	s.blink(blinkOf(rec))
+}
+
+// blink has the light show it. One that does not is no reason to stop a first boot.
+func (s *screen) blink(b blink) {
+	if err := s.light.set(b); err != nil {
+		s.warn("activity light: %v", err)
+	}
+}
 
 // waiting writes what is waited for before the first phase, and why it is not there.
 func (s *screen) waiting(what string, why error) {
@@ -67,6 +78,7 @@ func (s *screen) waiting(what string, why error) {
 		d = detail{"last error", why.Error()}
 	}
 	s.write(s.text("first boot: waiting for "+what, d))
+	s.blink(blinkWaiting)
 }
 
 // failed writes why a run ended.
@@ -74,11 +86,13 @@ func (s *screen) failed(err error) {
 	switch {
 	case errors.Is(err, context.Canceled):
 		s.write(s.text("first boot interrupted; it continues when the machine starts again", detail{}))
+		return
 	case errors.As(err, new(planError)):
 		s.write(s.text("first boot failed: the boot plan cannot be carried out", detail{"last error", err.Error()}))
 	default:
 		s.write(s.text("first boot failed; it is tried again (journalctl -u firstboot)", detail{"last error", err.Error()}))
 	}
+	s.blink(blinkFailed)
 }
 
 // states says in a line how far it is.

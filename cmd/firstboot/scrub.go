@@ -9,7 +9,6 @@ import (
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
-	"github.com/kiln-os/kiln/internal/secret"
 )
 
 // scrub removes the credentials with which a node has joined: the token in the boot
@@ -38,7 +37,9 @@ func scrub(paths host.Paths) error {
 		return nil
 	}
 	plan.Tokens, plan.TokensRemoved = nil, true
-	plan.Discovery.Kubeconfig = secret.Value{}
+	if !plan.Discovery.Kubeconfig.IsZero() {
+		plan.Discovery = nil
+	}
 	if data, err = plan.Marshal(); err != nil {
 		return fmt.Errorf("remove the bootstrap token from the boot plan: %w", err)
 	}

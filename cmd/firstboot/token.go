@@ -166,6 +166,9 @@ func (a *app) newToken(t tokens.Token, args []string, ttl time.Duration) (tokens
 		}
 	}
 	t.ID, t.Secret = made.ID, made.Secret
+	if len(t.Usages) == 0 {
+		return t, usageError{fmt.Errorf("--usages is empty: a token is for %s", strings.Join(tokens.Usages(), ", for ")+", or for both")}
+	}
 	if t.Expires, err = tokens.Expiry(now, ttl); err != nil {
 		return t, usageError{fmt.Errorf("--ttl: %w", err)}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,6 +84,8 @@ with its time.`,
 			if err != nil {
 				return err
 			}
+			// A machine that is known by its serial number alone cannot be told here.
+			cl = cl.Expand(func(m spec.Machine) bool { return m.MAC != "" })
 			if err := f.check(cl); err != nil {
 				return usageError{err}
 			}
@@ -157,7 +160,7 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 		if err != nil {
 			return err
 		}
-		image := filepath.Join(f.out, build.ImageName(n.Name))
+		image := filepath.Join(f.out, build.ImageName(cmp.Or(n.Image, n.Name)))
 		if _, err := os.Stat(image); err != nil {
 			return fmt.Errorf("%w; imagegen build%s makes it", err, formatHint(p))
 		}

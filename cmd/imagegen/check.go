@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,9 +16,11 @@ import (
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/patches"
 	"github.com/kiln-os/kiln/internal/release"
 	"github.com/kiln-os/kiln/internal/render"
+	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
@@ -82,7 +85,10 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 		return nil, nil, err
 	}
 	var manifest *release.Manifest
-	known := spec.Known{Profiles: profiles.Names(), Formats: format.Names(), Suites: osbase.Suites(), Versions: []string{payload.KubernetesVersion}}
+	known := spec.Known{
+		Profiles: profiles.Names(), Clouds: profiles.Clouds(), WiFi: profiles.WithWiFi(),
+		Formats: format.Names(), Suites: osbase.Suites(), Versions: payload.KubernetesVersions(),
+	}
 	known.Release = func(name string) (string, diag.List) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(filepath.Dir(file), name)
@@ -99,6 +105,12 @@ func (a *app) load(file string) (*spec.Cluster, *release.Manifest, error) {
 			dir = filepath.Join(filepath.Dir(file), dir)
 		}
 		return patches.ReadDir(dir)
+	}
+	known.DiscoveryFile = func(name string) (secret.Value, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(file), name)
+		}
+		return discoveryfile.Read(name, time.Now())
 	}
 	c, mistakes := spec.Parse(file, data, known)
 	if manifest != nil {

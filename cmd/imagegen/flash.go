@@ -94,7 +94,11 @@ func (a *app) flash(ctx context.Context, i *flash.Image, path string, yes bool) 
 	}
 	defer t.Close()
 	if !yes {
-		if err := a.confirm(ctx, i, d); err != nil {
+		what := i.Path
+		if i.Node != "" {
+			what += ", node " + i.Node
+		}
+		if err := a.confirm(ctx, fmt.Sprintf("All that is on %s will be lost.\nWrite %s to it?", d.Describe(), what)); err != nil {
 			return err
 		}
 	}
@@ -117,7 +121,7 @@ func (a *app) flash(ctx context.Context, i *flash.Image, path string, yes bool) 
 	if a.json {
 		return a.printJSON(r)
 	}
-	what := "base image, no node's yet: imagegen stamp CLUSTER --node NAME --device " + path
+	what := "base image, no node's yet: imagegen stamp --node NAME --device " + path
 	if r.Node != "" {
 		what = "node " + r.Node
 	}
@@ -126,12 +130,8 @@ func (a *app) flash(ctx context.Context, i *flash.Image, path string, yes bool) 
 }
 
 // confirm asks once. Anything but yes is no.
-func (a *app) confirm(ctx context.Context, i *flash.Image, d flash.Disk) error {
-	what := i.Path
-	if i.Node != "" {
-		what += ", node " + i.Node
-	}
-	fmt.Fprintf(a.Err, "All that is on %s will be lost.\nWrite %s to it? [y/N] ", d.Describe(), what)
+func (a *app) confirm(ctx context.Context, question string) error {
+	fmt.Fprintf(a.Err, "%s [y/N] ", question)
 	answer := make(chan string, 1)
 	go func() {
 		line, err := bufio.NewReader(a.In).ReadString('\n')
@@ -153,10 +153,15 @@ func (a *app) confirm(ctx context.Context, i *flash.Image, d flash.Disk) error {
 }
 
 // completeFlash completes the disk with those that are free.
-func completeFlash(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func completeFlash(c *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) != 1 {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
+	return completeDisks(c, args, toComplete)
+}
+
+// completeDisks completes a disk that is free; files may stand in the place of one.
+func completeDisks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	disks, err := flash.List()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveDefault

@@ -134,7 +134,11 @@ func (a *app) printReport(r *inspect.Report) error {
 func printNode(row func(...string), n *inspect.Node) {
 	row()
 	row("cluster", n.Cluster)
-	row("node", n.Name)
+	if n.Machines == nil {
+		row("node", n.Name)
+	} else {
+		row("image of", fmt.Sprintf("%s: %d machines of a table, and others called %s and the end of their MAC address", n.Name, len(n.Machines.Machines), n.Machines.NamePrefix))
+	}
 	row("role", map[bootplan.Role]string{
 		bootplan.RoleInit:             "control plane, which creates the cluster",
 		bootplan.RoleJoinControlPlane: "control plane, which joins the cluster",
@@ -151,6 +155,15 @@ func printNode(row func(...string), n *inspect.Node) {
 		address += ", interface " + n.Interface
 	}
 	row("address", address)
+	if n.Machines != nil {
+		for _, m := range n.Machines.Machines {
+			at := "by DHCP"
+			if len(m.Addresses) > 0 {
+				at = strings.Join(m.Addresses, ", ")
+			}
+			row("machine", fmt.Sprintf("%s, %s: %s", m.Name, m.Key(), at))
+		}
+	}
 	row("API server", n.ControlPlane)
 	row("wants", "Kubernetes "+n.Kubernetes)
 	if len(n.Logins) == 0 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +16,7 @@ import (
 )
 
 func (a *app) payloadCommand() *cobra.Command {
-	var goarch, manifest string
+	var goarch, kubernetes, manifest string
 	var offline bool
 	c := &cobra.Command{
 		Use:   "payload",
@@ -35,6 +37,7 @@ Proxies and certificate authorities are those of the environment (see imagegen h
 environment), credentials for registries those of ~/.docker/config.json.`,
 		Example: `  imagegen payload
   imagegen payload --arch amd64 --json
+  imagegen payload --kubernetes v1.36.3             # the minor version before
   imagegen payload pin payload.yaml                   # write the digests of what has none
   imagegen payload --manifest payload.yaml            # fetch and check all of it
   imagegen payload --manifest payload.yaml --offline  # is all of it in the cache?`,
@@ -45,12 +48,18 @@ environment), credentials for registries those of ~/.docker/config.json.`,
 			if err != nil {
 				return usageError{err}
 			}
+			if manifest != "" && cmd.Flags().Changed("kubernetes") {
+				return usageError{errors.New("--kubernetes is for what is compiled; a manifest has its own versions")}
+			}
 			if manifest != "" {
 				return a.fetchPayload(cmd, manifest, target, offline)
 			}
 			p := a.reporter()
+			if !slices.Contains(payload.KubernetesVersions(), kubernetes) {
+				return usageError{fmt.Errorf("--kubernetes: there is no payload of Kubernetes %q; want %s", kubernetes, strings.Join(payload.KubernetesVersions(), " or "))}
+			}
 			p.Step("compile the payload for " + goarch)
-			r, err := payload.Build(cmd.Context(), payload.Options{Arch: target, CacheDir: a.cacheDir, SourceDir: a.payloadDir, Offline: offline, Progress: p.Log})
+			r, err := payload.Build(cmd.Context(), payload.Options{Arch: target, CacheDir: a.cacheDir, SourceDir: a.payloadDir, Kubernetes: kubernetes, Offline: offline, Progress: p.Log})
 			err = orInterrupted(cmd.Context(), err)
 			p.Finish(err)
 			if errors.Is(err, context.Canceled) {
@@ -67,9 +76,11 @@ environment), credentials for registries those of ~/.docker/config.json.`,
 		},
 	}
 	c.Flags().StringVar(&goarch, "arch", "amd64", "architecture, by its Go name")
+	c.Flags().StringVar(&kubernetes, "kubernetes", payload.KubernetesVersion, "version of Kubernetes that is compiled: "+strings.Join(payload.KubernetesVersions(), " or "))
 	c.Flags().StringVar(&manifest, "manifest", "", "payload manifest of a release; nothing is compiled then")
 	c.Flags().BoolVar(&offline, "offline", false, "take everything from the caches; fetch nothing")
 	completeWords(c, "arch", arch.Names()...)
+	completeWords(c, "kubernetes", payload.KubernetesVersions()...)
 	register(c, "manifest", clusterFile)
 	a.jsonFlag(c)
 	c.AddCommand(a.pinCommand())

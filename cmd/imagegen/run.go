@@ -63,7 +63,7 @@ network.`,
 	f.StringVar(&a.cacheDir, "cache", "", "folder for downloads and built parts (default $KILN_CACHE, else ~/.cache/kiln)")
 	f.StringVar(&a.mirror, "mirror", "", "Debian mirror, the URL above dists/ (default $KILN_MIRROR, else from the host's apt configuration)")
 	f.StringVar(&a.payloadDir, "payload-dir", "", "folder payload of Kiln's source tree, which is compiled (default $KILN_PAYLOAD, else found from the program and the current folder)")
-	root.AddCommand(a.initCommand(), a.checkCommand(), a.buildCommand(), a.stampCommand(), a.convertCommand(), a.inspectCommand(), a.flashCommand(), a.tokenCommand(), a.kubeconfigCommand(), a.bootCommand(), a.payloadCommand(), docsCommand())
+	root.AddCommand(a.initCommand(), a.checkCommand(), a.buildCommand(), a.stampCommand(), a.convertCommand(), a.inspectCommand(), a.flashCommand(), a.tokenCommand(), a.kubeconfigCommand(), a.csrCommand(), a.bootCommand(), a.payloadCommand(), docsCommand())
 	root.AddCommand(
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp},
 		&cobra.Command{Use: "formats", Short: "Which image formats there are", Long: formatsHelp()},

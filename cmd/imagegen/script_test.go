@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -9,11 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kiln-os/kiln/images/deb/debtest"
 	"github.com/kiln-os/kiln/internal/build/buildtest"
+	"github.com/kiln-os/kiln/internal/nodecerts/certstest"
 	"github.com/kiln-os/kiln/internal/progress"
 	"github.com/kiln-os/kiln/internal/release/releasetest"
 )
@@ -31,9 +34,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			// A whole archive that is signed, but not by Debian.
 			e.Setenv("STRANGERS_MIRROR", stranger.URL)
-			return nil
+			examples, err := filepath.Abs("../../examples")
+			e.Setenv("EXAMPLES", examples)
+			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"base": cmdBase, "disk": cmdDisk, "events": cmdEvents, "release": cmdRelease, "damage": cmdDamage, "base-image": cmdBaseImage, "kubeconfig": cmdKubeconfig, "cas": cmdCAs, "sign": cmdSign},
 	})
 }
 
@@ -53,6 +58,37 @@ func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), nil, 0o600))
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), 8<<30))
+}
+
+// cmdKubeconfig is the script command `kubeconfig CA FILE [TOKEN]`: a kubeconfig of
+// https://lb.example.org:6443, with the certificates in the file CA.
+func cmdKubeconfig(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: kubeconfig CA FILE [TOKEN]")
+	}
+	text := "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n" +
+		"clusters: [{name: c, cluster: {server: 'https://lb.example.org:6443', certificate-authority-data: " +
+		base64.StdEncoding.EncodeToString([]byte(ts.ReadFile(args[0]))) + "}}]\n"
+	if len(args) == 3 {
+		text += "users: [{name: u, user: {token: " + args[2] + "}}]\n"
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+// cmdCAs is the script command `cas DIR`: external CAs with their keys.
+func cmdCAs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: cas DIR")
+	}
+	ts.Check(certstest.WriteCAs(ts.MkAbs(args[0]), time.Now()))
+}
+
+// cmdSign is the script command `sign CAS NODE`: it signs the requests in a node's folder.
+func cmdSign(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sign CAS NODE")
+	}
+	ts.Check(certstest.Sign(ts.MkAbs(args[0]), ts.MkAbs(args[1]), time.Now()))
 }
 
 // cmdRelease is the script command `release FILE`: it serves a small release until the

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kiln-os/kiln/internal/build"
 	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/flash"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/internal/version"
@@ -20,6 +21,7 @@ func (a *app) stampCommand() *cobra.Command {
 	var out string
 	var formats []string
 	var device string
+	var yes bool
 	var s build.StampOptions
 	c := &cobra.Command{
 		Use:   "stamp [FILE] --node NAME",
@@ -32,19 +34,26 @@ made as build does.
 The image has the formats of the cluster file or the profile, unless --format names
 others.
 
-With --image the identity is written into an image that is there already: a raw image
-file, or a disk such as an SD card that an image of the node's profile was written to,
-which --device names. It must not be in use. A crash at any instant leaves the old
-identity or the new one whole; run the command again then.
+With --image the identity is written into a raw image file that is there already, of
+the node's profile and not in use.
+
+With --device it is written into the image on a disk or SD card, such as one that
+imagegen flash wrote a base image to: a card becomes another node in a second. As
+flash does, it refuses the disk that this machine runs from and disks that are mounted
+or otherwise in use, asks before it writes, unless --yes is given, and reads back what
+it wrote. DISK may be a loop device, or a file in the place of a disk.
+
+A crash at any instant leaves the old identity or the new one whole; run the command
+again then.
 
 A machine reads its identity at its first boot only. An image that has been booted is
 therefore refused, unless --reset says that all state of the node that it was is to
 be removed; its next boot is a first boot.`,
 		Example: `  imagegen stamp cluster.yaml --node kiln-1 -o out/                   # writes out/kiln-1.img
   imagegen stamp cluster.yaml --node kiln-1 -o out/ --image card.img  # an image that is there
-  sudo imagegen stamp cluster.yaml --node kiln-1 -o out/ --device /dev/sdX  # a card that was flashed
   imagegen stamp cluster.yaml --node kiln-1 -o out/ --image card.img --reset
-  sudo imagegen stamp --device /dev/sdX --node worker-7
+  sudo imagegen stamp --device /dev/sdX --node worker-7   # a card that was flashed; asks
+  sudo imagegen stamp --device /dev/sdX --node worker-7 --yes --json
   imagegen stamp cluster.yaml --node kiln-1 --json                    # for programs`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -58,24 +67,22 @@ be removed; its next boot is a first boot.`,
 			if len(args) > 0 {
 				file = args[0]
 			}
+			if device == "" && isDisk(s.Image) {
+				device, s.Image = s.Image, ""
+			}
 			switch {
 			case device != "" && s.Image != "":
 				return usageError{errors.New("--device and --image name the same thing: give one of them")}
-			case device != "":
-				if st, err := os.Stat(device); err != nil {
-					return err
-				} else if st.Mode()&os.ModeDevice == 0 {
-					return usageError{fmt.Errorf("%s is no disk: an image file is named with --image", device)}
-				}
-				s.Image = device
-			}
-			switch {
 			case s.Node == "":
 				return usageError{errors.New("imagegen stamp takes --node NAME: which node of the cluster file")}
-			case len(formats) > 0 && s.Image != "":
-				return usageError{errors.New("--format is for a new image, and --image names one that is there: only raw images can be stamped")}
-			case s.Reset && s.Image == "":
+			case len(formats) > 0 && (s.Image != "" || device != ""):
+				return usageError{errors.New("--format is for a new image, and there is one already: only raw images can be stamped")}
+			case s.Reset && s.Image == "" && device == "":
 				return usageError{errors.New("--reset is for an existing image: name it with --image FILE or --device DISK")}
+			case yes && device == "":
+				return usageError{errors.New("--yes is for --device DISK: without it nothing is asked")}
+			case a.json && device != "" && !yes:
+				return usageError{errors.New("--json asks nothing: give --yes too, if the disk may become another node")}
 			}
 			if err := checkFormats(formats); err != nil {
 				return err
@@ -88,6 +95,12 @@ be removed; its next boot is a first boot.`,
 			if err != nil {
 				return err
 			}
+			if device != "" {
+				if s.Card, err = a.openCard(cmd.Context(), build.Options{Cluster: cluster, Out: out}, s, device, yes); err != nil {
+					return bootedHint(err)
+				}
+				defer s.Card.Close()
+			}
 			progress := a.reporter()
 			store.Log = progress.Log
 			result, err := build.Stamp(cmd.Context(), build.Options{
@@ -99,16 +112,18 @@ be removed; its next boot is a first boot.`,
 			if errors.Is(err, context.Canceled) {
 				return a.interrupted(err)
 			}
-			if errors.Is(err, nodeimage.ErrBooted) {
-				return fmt.Errorf("%w. Write a new image to the disk and stamp that, or give --reset, which removes the node's state", err)
-			}
 			if err != nil {
-				return err
+				return bootedHint(err)
 			}
 			if a.json {
 				return a.printJSON(result)
 			}
-			fmt.Fprintf(a.Out, "%s\t%s\t%d KiB written\n", result.Node, result.Image, (result.Written.Base+result.Written.Stamp+1023)>>10)
+			kib := (result.Written.Base + result.Written.Stamp + 1023) >> 10
+			if s.Card != nil {
+				fmt.Fprintf(a.Out, "%s\tnode %s\t%d KiB written, read back and compared\n", result.Image, result.Node, kib)
+				return nil
+			}
+			fmt.Fprintf(a.Out, "%s\t%s\t%d KiB written\n", result.Node, result.Image, kib)
 			a.printCommands(result.Images)
 			return nil
 		},
@@ -116,14 +131,53 @@ be removed; its next boot is a first boot.`,
 	f := c.Flags()
 	f.StringVarP(&out, "output", "o", "out", "output folder of the build, with the cluster's keys")
 	f.StringVar(&s.Node, "node", "", "the node's name in the cluster file")
-	f.StringVar(&s.Image, "image", "", "existing image file or disk to write the identity into")
+	f.StringVar(&s.Image, "image", "", "existing image file to write the identity into")
 	a.formatFlag(c, &formats)
 	f.StringVar(&device, "device", "", "disk or SD card with an image to write the identity into, such as /dev/sdX")
+	f.BoolVarP(&yes, "yes", "y", false, "with --device: do not ask")
 	f.BoolVar(&s.Reset, "reset", false, "if the image has been booted, remove all state of the node that it was")
 	a.jsonFlag(c)
 	completeFolder(c, "output")
 	register(c, "node", completeNodes)
+	register(c, "device", completeDisks)
 	return c
+}
+
+// openCard checks and holds the disk or card that is to become a node's, and asks.
+func (a *app) openCard(ctx context.Context, o build.Options, s build.StampOptions, path string, yes bool) (*flash.Target, error) {
+	node, err := build.FindNode(o, s.Node)
+	if err != nil {
+		return nil, err
+	}
+	d, err := flash.CheckCard(path)
+	if err != nil {
+		return nil, err
+	}
+	t, err := flash.OpenTarget(d)
+	if err != nil {
+		return nil, err
+	}
+	holds, err := t.Holds(node.Name, node.Profile, s.Reset)
+	if err == nil && !yes {
+		err = a.confirm(ctx, fmt.Sprintf("On %s is %s.\nMake it node %s?", d.Describe(), holds, node.Name))
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+// isDisk says whether a path names a disk, whose checks a file does not need.
+func isDisk(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&os.ModeDevice != 0
+}
+
+func bootedHint(err error) error {
+	if errors.Is(err, nodeimage.ErrBooted) {
+		return fmt.Errorf("%w. Write a new image to the disk and stamp that, or give --reset, which removes the node's state", err)
+	}
+	return err
 }
 
 // completeNodes completes the names of the cluster file's nodes.

@@ -44,6 +44,9 @@ func DerivedUUID(parts ...string) uuid.UUID {
 type Disk struct {
 	GUID       uuid.UUID
 	Partitions []Partition
+	// HybridMBR lists the first partition in the master boot record too, for firmware
+	// that reads no GUID partition table; it is a FAT32 file system then.
+	HybridMBR bool
 }
 
 // Partition is one partition, in the order on the disk.
@@ -96,7 +99,10 @@ func FromFile(name string, size int64) func(context.Context, io.WriterAt, int64)
 // Create writes the image to path, whole or not at all, with mode perm. Its size
 // is what the partitions and the tables at both ends take.
 func Create(ctx context.Context, path string, d Disk, perm os.FileMode) error {
-	t := gpt.Table{LogicalSectorSize: sector, PhysicalSectorSize: sector, ProtectiveMBR: true, GUID: upper(d.GUID)}
+	if d.HybridMBR && len(d.Partitions) == 0 {
+		return errors.New("hybrid MBR: there is no partition to list in it")
+	}
+	t := gpt.Table{LogicalSectorSize: sector, PhysicalSectorSize: sector, ProtectiveMBR: !d.HybridMBR, GUID: upper(d.GUID)}
 	at := int64(align)
 	var starts []int64
 	for i, p := range d.Partitions {
@@ -122,6 +128,11 @@ func Create(ctx context.Context, path string, d Disk, perm os.FileMode) error {
 		}
 		if err := t.Write(w, size); err != nil {
 			return fmt.Errorf("partition table: %w", err)
+		}
+		if d.HybridMBR {
+			if _, err := f.WriteAt(hybridMBR(t.Partitions[0], size), 0); err != nil {
+				return fmt.Errorf("hybrid MBR: %w", err)
+			}
 		}
 		for i, p := range d.Partitions {
 			if err := ctx.Err(); err != nil {

@@ -188,6 +188,13 @@ func (n *node) nameKids() error {
 			taken[s] = true
 		}
 	}
+	// A name that is short but for its case has that short name, beside the long one:
+	// the boot ROM of a Raspberry Pi reads no long names, and looks for BOOTCODE.BIN.
+	for _, k := range n.kids {
+		if s, ok := plainShort(strings.ToUpper(k.name)); ok && !taken[s] {
+			k.short, taken[s], k.long = s, true, true
+		}
+	}
 	for _, k := range n.kids {
 		if err := k.nameKids(); err != nil {
 			return err

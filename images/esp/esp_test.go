@@ -82,7 +82,7 @@ func TestGolden(t *testing.T) {
 		t.Error("something is written before the partition")
 	}
 	sum := sha256.Sum256(b[offset:])
-	const golden = "5774da85d55b9a50e017bfa48fe6b90ee386234601f824efe79ed5742448bc50"
+	const golden = "283d1807ed306df1dff8ed761e210268fa381fdcbeff658087105cfbe5b3da18"
 	if got := hex.EncodeToString(sum[:]); got != golden {
 		t.Errorf("digest %s, golden %s", got, golden)
 	}
@@ -150,6 +150,44 @@ func TestOpen(t *testing.T) {
 	for _, folder := range []string{"", "Linux", "EFI/Linux/kiln.efi", "EFI/nothing"} {
 		if _, found, err := v.Open(folder); found || err != nil {
 			t.Errorf("%q: %v, %v", folder, found, err)
+		}
+	}
+}
+
+// TestShortNames holds what firmware that reads no long names finds: the name as it
+// is but for its case, and only what does not fit gets a number.
+func TestShortNames(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "disk")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(40 << 20); err != nil {
+		t.Fatal(err)
+	}
+	var list []File
+	for _, n := range []string{"bootcode.bin", "start4.elf", "BOOTAA64.EFI", "config.ign.sha256", "bcm2837-rpi-3-b.dtb", "bcm2837-rpi-3-a.dtb", "CONFIG~1.SHA"} {
+		list = append(list, File{n, tree.Bytes(n)})
+	}
+	if err := Write(f, 0, 40<<20, opts(), list); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, short := range []string{"BOOTCODEBIN", "START4  ELF", "BOOTAA64EFI", "CONFIG~1SHA", "CONFIG~2SHA", "BCM283~1DTB", "BCM283~2DTB"} {
+		if !bytes.Contains(b, []byte(short)) {
+			t.Errorf("no short name %q", short)
+		}
+	}
+	if out, err := testtools.Command(t, "fsck.fat", "-n", name).CombinedOutput(); err != nil {
+		t.Errorf("fsck.fat: %v\n%s", err, out)
+	}
+	for _, l := range list {
+		if out, err := testtools.Command(t, "mtype", "-i", name, "::/"+l.Path).Output(); err != nil || string(out) != l.Path {
+			t.Errorf("%s reads back as %q (%v)", l.Path, out, err)
 		}
 	}
 }

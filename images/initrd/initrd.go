@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 
@@ -21,11 +22,19 @@ const ignitionInPackage = "usr/lib/dracut/modules.d/30ignition/ignition"
 
 // Build returns the initramfs's tree. os is the configured tree of the operating
 // system (images/osbase), with kernel module indexes; modules are the profile's
-// names of kernel modules on top of those that every node needs.
-func Build(os *tree.Tree, kernel string, modules []string, vars units.Vars) (*tree.Tree, error) {
+// names of kernel modules on top of those that every node needs; asker is the program
+// that asks a cloud for user data, nil elsewhere.
+func Build(os *tree.Tree, kernel string, modules []string, asker tree.Content, vars units.Vars) (*tree.Tree, error) {
 	b := builder{os: os, out: tree.New()}
-	b.copyPrograms()
-	b.copyUnits()
+	programs, unitNames, rules := programs, unitNames, rules
+	if asker != nil {
+		programs = slices.Concat(programs, cloudPrograms)
+		unitNames = slices.Concat(unitNames, cloudUnitNames)
+		rules = slices.Concat(rules, cloudRules)
+		modules = slices.Concat(modules, cloudModules)
+	}
+	b.copyPrograms(programs)
+	b.copyUnits(unitNames)
 	for _, r := range rules {
 		b.copy("usr/lib/udev/rules.d/" + r)
 	}
@@ -41,6 +50,12 @@ func Build(os *tree.Tree, kernel string, modules []string, vars units.Vars) (*tr
 		return nil, fmt.Errorf("initramfs: %w", b.err)
 	}
 	b.links()
+	if asker != nil {
+		b.cloud(asker)
+	}
+	if b.err != nil {
+		return nil, fmt.Errorf("initramfs: %w", b.err)
+	}
 	if err := units.Initrd(b.out, vars); err != nil {
 		return nil, err
 	}
@@ -84,7 +99,7 @@ func (b *builder) copy(p string) {
 	}
 }
 
-func (b *builder) copyPrograms() {
+func (b *builder) copyPrograms(programs []string) {
 	roots := append([]string{ignitionInPackage}, programs...)
 	byName := map[string]string{}
 	for _, p := range b.os.Paths() {
@@ -121,7 +136,7 @@ func (b *builder) fail(err error) {
 	}
 }
 
-func (b *builder) copyUnits() {
+func (b *builder) copyUnits(unitNames []string) {
 	const dir = "usr/lib/systemd/system/"
 	for _, u := range unitNames {
 		if b.os.Get(dir+u) != nil {

@@ -40,7 +40,7 @@ func packages() *tree.Tree {
 
 func configured(t *testing.T, tr *tree.Tree) {
 	t.Helper()
-	vars := units.Vars{ESPUUID: "e", StateUUID: "s", RepartArch: "x86-64", UsrSize: 1, VeritySize: 1, IgnitionPlatform: "qemu"}
+	vars := units.Vars{ESPUUID: "e", StateUUID: "s", RepartArch: "x86-64", UsrSize: 1, VeritySize: 1, Platform: "qemu"}
 	programs := []Program{{Path: "usr/bin/kubernetes", Content: tree.Bytes("k"), Links: []string{"usr/bin/kubelet", "usr/lib/x/kubectl"}}}
 	if err := Configure(tr, programs, vars, "v1"); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,8 @@ var dropped = []string{
 	"usr/lib/systemd/system-generators/systemd-system-update-generator",
 	// The kernel and the boot loader are in the boot partition.
 	"boot", "usr/lib/systemd/boot",
+	// So are the firmware, boot loader and device trees of a Raspberry Pi.
+	"usr/lib/raspi-firmware", "usr/lib/u-boot",
 	// Hardware names for lsusb and friends: 9 MB, and a minute of compiling on a slow board.
 	"usr/lib/udev/hwdb.d", "usr/lib/systemd/catalog",
 	// What keepalived's libraries bring for SNMP, D-Bus and modules of Perl, and its example.
@@ -52,7 +54,7 @@ var dropped = []string{
 // keepalived is linked with.
 var droppedPatterns = []string{
 	"usr/lib/*-linux-gnu*/gconv", "usr/lib/*-linux-gnu*/glib-2.0", "usr/lib/*-linux-gnu*/libsnmp.so.*",
-	"usr/lib/*-linux-gnu*/perl", "usr/bin/perl5*", "usr/bin/cpan5*",
+	"usr/lib/linux-image-*", "usr/lib/*-linux-gnu*/perl", "usr/bin/perl5*", "usr/bin/cpan5*",
 }
 
 // droppedUnits would do nothing on a node but take time at its first boot: caches

@@ -44,14 +44,18 @@ func packages() *tree.Tree {
 // built is a payload of small files.
 func built(t *testing.T) payload.Result {
 	dir := t.TempDir()
+	components, err := payload.Components(payload.KubernetesVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var r payload.Result
-	for _, c := range payload.Components() {
+	for _, c := range components {
 		for _, p := range c.Programs {
 			file := filepath.Join(dir, p.Name)
 			if err := os.WriteFile(file, []byte(p.Name), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			r.Binaries = append(r.Binaries, payload.Binary{Name: p.Name, Path: file})
+			r.Binaries = append(r.Binaries, payload.Binary{Name: p.Name, Path: file, Version: c.Version})
 		}
 	}
 	sort.Slice(r.Binaries, func(i, j int) bool { return r.Binaries[i].Name < r.Binaries[j].Name })

@@ -40,7 +40,7 @@ import (
 )
 
 // ProgramsEnv names a folder with the programs etcd and kubernetes to use instead
-// of the payload's.
+// of the payload's; kubernetes-v1.36.3 is that of another version than the payload's.
 const ProgramsEnv = "KILN_PAYLOAD_DIR"
 
 // Cluster is a control plane without a kubelet.
@@ -68,7 +68,6 @@ func New(t *testing.T, change func(*bootplan.Plan)) *Cluster {
 func NewAt(t *testing.T, addr string, change func(*bootplan.Plan)) *Cluster {
 	t.Helper()
 	c := &Cluster{Paths: host.Paths{Root: t.TempDir()}, Report: phase.NewPrinter(logWriter{t})}
-	c.findPrograms(t)
 	c.Config = Config(addr)
 	c.secrets = filepath.Join(t.TempDir(), "secrets")
 	authority, err := pki.LoadOrCreate(c.secrets, pki.Options{
@@ -82,6 +81,7 @@ func NewAt(t *testing.T, addr string, change func(*bootplan.Plan)) *Cluster {
 	if change != nil {
 		change(&c.Config.Plan)
 	}
+	c.findPrograms(t)
 	c.installAuthority(t)
 	for _, run := range []func(context.Context, nodeconfig.Config, host.Paths, phase.Report) error{certs.Run, kubeconfig.Run} {
 		if err := run(t.Context(), c.Config, c.Paths, c.Report); err != nil {
@@ -93,18 +93,23 @@ func NewAt(t *testing.T, addr string, change func(*bootplan.Plan)) *Cluster {
 	return c
 }
 
-// findPrograms sets the programs' paths. A test that cannot have them fails.
+// findPrograms sets the programs' paths, of the plan's version of Kubernetes. A test
+// that cannot have them fails.
 func (c *Cluster) findPrograms(t *testing.T) {
 	t.Helper()
+	version := c.Config.Plan.Cluster.KubernetesVersion
 	if dir := os.Getenv(ProgramsEnv); dir != "" {
 		c.etcd, c.kubernetes = filepath.Join(dir, payload.Etcd), filepath.Join(dir, payload.Kubernetes)
+		if version != payload.KubernetesVersion {
+			c.kubernetes += "-" + version
+		}
 	} else {
 		a, err := arch.Get(runtime.GOARCH)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r, err := payload.Build(t.Context(), payload.Options{
-			Arch: a, Components: []string{"etcd", "kubernetes"}, Progress: func(s string) { t.Log(s) },
+			Arch: a, Kubernetes: version, Components: []string{"etcd", "kubernetes"}, Progress: func(s string) { t.Log(s) },
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -337,5 +339,85 @@ func TestImagesAsKubeadm(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: firstboot prints\n%s\nkubeadm prints\n%s", args, got, want)
 		}
+	}
+}
+
+// TestRequestsAsKubeadm compares the files and the requests of certs generate-csr.
+func TestRequestsAsKubeadm(t *testing.T) {
+	fb, kubeadm := firstboot(t), testtools.Kubeadm(t)
+	config := filepath.Join(t.TempDir(), "kubeadm.yaml")
+	write(t, config, []byte(`apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: v1.37.2
+clusterName: home
+controlPlaneEndpoint: api.example.org:7443
+encryptionAlgorithm: ECDSA-P256
+networking: {serviceSubnet: "fd00:10:96::/112,10.96.0.0/12", dnsDomain: home.example.org}
+apiServer: {certSANs: [192.0.2.9, alias.example.org]}
+etcd: {local: {serverCertSANs: [etcd.example.org], peerCertSANs: [192.0.2.10]}}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+nodeRegistration: {name: Kiln-1}
+localAPIEndpoint: {advertiseAddress: "fd00::15", bindPort: 8443}
+`))
+	requests := func(program string, args ...string) map[string]string {
+		dir := t.TempDir()
+		must(t, append([]string{program, "certs", "generate-csr", "--config", config, "--cert-dir", filepath.Join(dir, "pki"), "--kubeconfig-dir", dir}, args...)...)
+		out := map[string]string{}
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			st, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			what := fmt.Sprintf("mode %o", st.Mode().Perm())
+			switch data := file(t, path); {
+			case strings.HasSuffix(path, ".csr"):
+				r, err := pki.ParseRequest([]byte(data))
+				if err != nil {
+					return err
+				}
+				slices.Sort(r.DNSNames)
+				var ips []string
+				for _, ip := range r.IPAddresses {
+					ips = append(ips, ip.String())
+				}
+				slices.Sort(ips)
+				what += fmt.Sprint(" ", r.Subject, r.DNSNames, ips, r.PublicKeyAlgorithm)
+			case strings.HasSuffix(path, ".conf"):
+				kc, err := clientcmd.Load([]byte(data))
+				if err != nil {
+					return err
+				}
+				c := kc.Contexts[kc.CurrentContext]
+				what += fmt.Sprint(" ", kc.CurrentContext, c.Cluster, c.AuthInfo, len(kc.AuthInfos[c.AuthInfo].ClientKeyData) > 0, len(kc.AuthInfos[c.AuthInfo].ClientCertificateData))
+				if filepath.Base(path) != "kubelet.conf" {
+					// kubeadm's command names the shared endpoint there, kubeadm init this node's.
+					what += " " + kc.Clusters[c.Cluster].Server
+				}
+			}
+			rel, err := filepath.Rel(dir, path)
+			out[rel] = what
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	got, want := requests(fb, "--root", t.TempDir()), requests(kubeadm)
+	if len(want) != 24 {
+		t.Errorf("kubeadm makes %d files", len(want))
+	}
+	for name := range want {
+		if got[name] != want[name] {
+			t.Errorf("%s: firstboot makes\n%s\nkubeadm makes\n%s", name, got[name], want[name])
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("firstboot makes %v", slices.Sorted(maps.Keys(got)))
 	}
 }

@@ -5,10 +5,12 @@ package apitest
 import (
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
@@ -33,7 +36,9 @@ import (
 	"github.com/kiln-os/kiln/internal/phases/kubeletstart"
 	"github.com/kiln-os/kiln/internal/phases/kubeletwait"
 	"github.com/kiln-os/kiln/internal/phases/ready"
+	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/secret"
+	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/internal/staticpod"
 	"github.com/kiln-os/kiln/pki"
 )
@@ -314,6 +319,61 @@ func checkFileDiscovery(t *testing.T, c, w *Cluster) {
 		return strings.Replace(s, c.Config.LocalAPIEndpoint(), "127.0.0.1:1", 1)
 	}, true)
 	wants(t, w, err, "the API server cannot be reached")
+	t.Run("baked in", func(t *testing.T) { checkBakedFile(t, c, w) })
+}
+
+// checkBakedFile: the kubeconfig that the cluster publishes, named in a cluster file, is
+// in the boot plan that imagegen makes, and a node finds the cluster with that.
+func checkBakedFile(t *testing.T, c, w *Cluster) {
+	conf := filepath.Join(t.TempDir(), "join.conf")
+	write(t, conf, []byte(configMap(t, clientOf(t, c, kubeapi.AdminConf), "kube-public", "cluster-info").Data["kubeconfig"]))
+	document := fmt.Sprintf(`apiVersion: kiln-os.dev/v1alpha1
+kind: Cluster
+name: %s
+encryptionAlgorithm: %s
+nodes:
+- {name: cp1, role: control-plane, profile: qemu-amd64, address: 10.0.2.15/24, gateway: 10.0.2.2}
+- {name: worker1, role: worker, profile: qemu-amd64}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: JoinConfiguration
+discovery: {file: {kubeConfigPath: %s}}
+`, c.Config.Plan.Cluster.Name, c.Config.Plan.Cluster.EncryptionAlgorithm, conf)
+	cluster, mistakes := spec.Parse("cluster.yaml", []byte(document), spec.Known{
+		Profiles: []string{"qemu-amd64"}, Versions: []string{spec.DefaultKubernetesVersion},
+		DiscoveryFile: func(path string) (secret.Value, error) { return discoveryfile.Read(path, time.Now()) },
+	})
+	if len(mistakes) > 0 {
+		t.Fatal(mistakes)
+	}
+	authority, err := pki.LoadOrCreate(c.secrets, pki.Options{
+		Algorithm: cluster.EncryptionAlgorithm, ClusterName: cluster.Name, Endpoint: c.Config.LocalAPIEndpoint(), TokenTTL: time.Hour, Now: time.Now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := render.Node(cluster, authority, cluster.Nodes[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := r.Plan.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Cluster{Config: w.Config, Paths: host.Paths{Root: t.TempDir()}, Report: w.Report}
+	if n.Config.Plan, err = bootplan.Parse(text); err != nil {
+		t.Fatal(err)
+	}
+	if d := n.Config.Plan.Discovery; d == nil || d.Endpoint != "" || d.Kubeconfig.IsZero() {
+		t.Fatalf("the plan's discovery is %+v", d)
+	}
+	if err := discovery.Run(t.Context(), within(n.Config, moment), n.Paths, n.Report); err != nil {
+		t.Fatal(err)
+	}
+	api := apiOf(t, n, n.Paths.Join("discovery.conf"), n.Report)
+	if _, err := api.Client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), "kubeadm-config", metav1.GetOptions{}); err != nil {
+		t.Errorf("with what it found the node cannot ask for the cluster's configuration: %v", err)
+	}
 }
 
 // checkTakenName: another machine that is Ready keeps its name, one that is not gives it up.

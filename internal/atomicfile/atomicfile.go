@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 
 	"github.com/kiln-os/kiln/internal/diskspace"
 )
@@ -79,8 +80,12 @@ func Sweep(dir string) error {
 	return nil
 }
 
-// SyncDir makes the names in dir durable.
+// SyncDir makes the names in dir durable. Windows does that by itself, and cannot be
+// asked to.
 func SyncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

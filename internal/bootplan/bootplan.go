@@ -4,6 +4,7 @@
 package bootplan
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -130,6 +131,12 @@ func (c Cluster) CertificateValidity() time.Duration {
 // Node is what this machine is in the cluster.
 type Node struct {
 	Name string `json:"name"`
+	// FromTable says that the machine finds its name in the table at MachinesPath; then
+	// Name is empty until it has.
+	FromTable bool `json:"fromTable,omitempty"`
+	// NameFromPlatform says that the platform names the machine, and that Name is the
+	// image's.
+	NameFromPlatform bool `json:"nameFromPlatform,omitempty"`
 	// AdvertiseAddress is an IP literal; empty means the address of the default route.
 	AdvertiseAddress string            `json:"advertiseAddress,omitempty"`
 	Labels           map[string]string `json:"labels,omitempty"`
@@ -245,8 +252,30 @@ func (p Plan) Marshal() ([]byte, error) {
 	return yaml.Marshal(w)
 }
 
-// Parse reads a plan strictly: unknown and duplicate keys are errors.
+// further begins a document after another; a line of a value cannot look like that.
+var further = regexp.MustCompile(`(?m)^---(\s|$)`)
+
+// firstDocument is data without what may stand before its first document.
+func firstDocument(data []byte) []byte {
+	for {
+		line, rest, more := bytes.Cut(data, []byte("\n"))
+		text := bytes.TrimSpace(line)
+		switch {
+		case bytes.HasPrefix(line, []byte("---")):
+			return rest
+		case !more || len(text) > 0 && text[0] != '#':
+			return data
+		}
+		data = rest
+	}
+}
+
+// Parse reads a plan strictly: unknown and duplicate keys, and further documents, are
+// errors.
 func Parse(data []byte) (Plan, error) {
+	if further.Match(firstDocument(data)) {
+		return Plan{}, errors.New("boot plan: there is a second document; want one")
+	}
 	w := wire{Plan: Plan{Timeouts: DefaultTimeouts()}}
 	if err := yaml.UnmarshalStrict(data, &w); err != nil {
 		return Plan{}, fmt.Errorf("boot plan: %w", err)
@@ -293,8 +322,11 @@ func (p Plan) Validate() error {
 	if p.Cluster.DNSDomain == "" {
 		bad("cluster.dnsDomain is empty")
 	}
-	if p.Node.Name == "" {
+	switch {
+	case p.Node.Name == "" && !p.Node.FromTable:
 		bad("node.name is empty")
+	case p.Node.FromTable && (p.Node.Name != "" || p.Role != RoleJoinWorker):
+		bad("node.fromTable is for workers that have no name yet")
 	}
 	for _, c := range [][]string{p.Cluster.PodSubnets, p.Cluster.ServiceSubnets} {
 		if len(c) == 0 || len(c) > 2 {
@@ -326,6 +358,11 @@ func (p Plan) Validate() error {
 		if !tokenID.MatchString(t.ID) || !tokenSecret.MatchString(t.Secret.RevealString()) {
 			bad("bootstrapTokens[%d]: a token has an id of 6 characters and a secret of 16, all of a-z and 0-9", i)
 		}
+		for _, u := range t.Usages {
+			if u != "signing" && u != "authentication" {
+				bad("bootstrapTokens[%d].usages: %q is neither signing nor authentication", i, u)
+			}
+		}
 	}
 	if p.Role.Joins() {
 		p.validateJoin(bad)
@@ -349,6 +386,8 @@ var (
 func (p Plan) validateJoin(bad func(string, ...any)) {
 	d := p.Discovery
 	switch {
+	case p.TokensRemoved && (d == nil || d.Endpoint == ""):
+		return // it had joined with a kubeconfig, which was removed
 	case d == nil || d.Endpoint == "" && d.Kubeconfig.IsZero():
 		bad("discovery: a joining node needs the endpoint and a CA pin, or a kubeconfig")
 		return

@@ -63,16 +63,18 @@ func TestJoin(t *testing.T) {
 		"its own credentials": {func(p *Plan) {
 			p.Discovery, p.Tokens = &Discovery{Kubeconfig: secret.FromString("kind: Config\n")}, nil
 		}, ""},
-		"both discoveries":      {func(p *Plan) { p.Discovery.Kubeconfig = secret.FromString("kind: Config\n") }, "two ways to the cluster"},
-		"no discovery":          {func(p *Plan) { p.Discovery = nil }, "needs the endpoint and a CA pin"},
-		"no pin":                {func(p *Plan) { p.Discovery.CACertHashes = nil }, "needs a CA pin"},
-		"short pin":             {func(p *Plan) { p.Discovery.CACertHashes = []string{pin[:70]} }, "is not sha256: and 64 hexadecimal digits"},
-		"pin of another hash":   {func(p *Plan) { p.Discovery.CACertHashes = []string{"sha512:" + pin[7:]} }, "is not sha256:"},
-		"endpoint with scheme":  {func(p *Plan) { p.Discovery.Endpoint = "https://api.example" }, "discovery.endpoint"},
-		"IPv6 without brackets": {func(p *Plan) { p.Discovery.Endpoint = "fd00::101:6443:x" }, "discovery.endpoint"},
-		"no token":              {func(p *Plan) { p.Tokens = nil }, "a joining node needs one"},
-		"long token":            {func(p *Plan) { p.Tokens[0].Secret = secret.FromString("hunter2hunter2hunter2") }, "bootstrapTokens[0]: a token has an id of 6 characters"},
-		"upper-case token":      {func(p *Plan) { p.Tokens[0].ID = "ABCDEF" }, "bootstrapTokens[0]: a token has"},
+		"file discovery, joined": {func(p *Plan) { p.Discovery, p.Tokens, p.TokensRemoved = nil, nil, true }, ""},
+		"both discoveries":       {func(p *Plan) { p.Discovery.Kubeconfig = secret.FromString("kind: Config\n") }, "two ways to the cluster"},
+		"no discovery":           {func(p *Plan) { p.Discovery = nil }, "needs the endpoint and a CA pin"},
+		"no pin":                 {func(p *Plan) { p.Discovery.CACertHashes = nil }, "needs a CA pin"},
+		"short pin":              {func(p *Plan) { p.Discovery.CACertHashes = []string{pin[:70]} }, "is not sha256: and 64 hexadecimal digits"},
+		"pin of another hash":    {func(p *Plan) { p.Discovery.CACertHashes = []string{"sha512:" + pin[7:]} }, "is not sha256:"},
+		"endpoint with scheme":   {func(p *Plan) { p.Discovery.Endpoint = "https://api.example" }, "discovery.endpoint"},
+		"IPv6 without brackets":  {func(p *Plan) { p.Discovery.Endpoint = "fd00::101:6443:x" }, "discovery.endpoint"},
+		"no token":               {func(p *Plan) { p.Tokens = nil }, "a joining node needs one"},
+		"long token":             {func(p *Plan) { p.Tokens[0].Secret = secret.FromString("hunter2hunter2hunter2") }, "bootstrapTokens[0]: a token has an id of 6 characters"},
+		"unknown usage":          {func(p *Plan) { p.Tokens[0].Usages = []string{"signing", "sign"} }, `bootstrapTokens[0].usages: "sign" is neither signing nor authentication`},
+		"upper-case token":       {func(p *Plan) { p.Tokens[0].ID = "ABCDEF" }, "bootstrapTokens[0]: a token has"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := join(tc.change)
@@ -171,4 +173,19 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("a plan that parses does not marshal: %v", err)
 		}
 	})
+}
+
+// A second document would be read by nobody.
+func TestOneDocument(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: b\n---\nc: d\n":                        "there is a second document",
+		"--- \na: b\n---\n":                        "there is a second document",
+		"# about\n\n---\na: b\n--- # next\nc: d\n": "there is a second document",
+		"# about\n---\na: b\n":                     `unknown field "a"`,
+		"a: |\n  ---\n  x\n":                       `unknown field "a"`,
+	} {
+		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
 }

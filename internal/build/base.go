@@ -57,6 +57,7 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err := osbase.Configure(t, installed, vars, in.release); err != nil {
 		return err
 	}
+	addProfileFiles(t, in.profile)
 	if err := describePayload(t, in); err != nil {
 		return err
 	}
@@ -73,7 +74,11 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	}
 
 	step("pack the initramfs")
-	ird, err := initrd.Build(t, kernel, in.profile.InitrdModules, vars)
+	asker, err := userdataContent(in)
+	if err != nil {
+		return err
+	}
+	ird, err := initrd.Build(t, kernel, in.profile.InitrdModules, asker, vars)
 	if err != nil {
 		return err
 	}
@@ -94,6 +99,10 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 		return fmt.Errorf("boot loader: %w", err)
 	}
 	osrel, err := t.ReadFile("usr/lib/os-release")
+	if err != nil {
+		return err
+	}
+	boot, err := bootFiles(t, in.profile.BootFiles)
 	if err != nil {
 		return err
 	}
@@ -130,7 +139,7 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	verityPath := filepath.Join(dir, verityFile)
 	err = nodeimage.WriteBase(ctx, dir, nodeimage.Parts{
 		Profile: in.profile, Arch: in.arch, Time: in.time, Usr: usrPath, Verity: verityPath, RootHash: hash,
-		Loader: loader, UKI: image, Kernel: kernel, Images: names,
+		Loader: loader, UKI: image, BootFiles: boot, Kernel: kernel, Images: names,
 	})
 	return errors.Join(err, os.Remove(usrPath), os.Remove(verityPath))
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/release"
+	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/spec"
-	"github.com/kiln-os/kiln/pki"
 	"github.com/kiln-os/kiln/profiles"
 )
 
@@ -129,7 +129,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 
-	// Before anything takes time: what cannot be written is said at once.
+	// Before anything takes time: what cannot be made or written is said at once.
+	for _, n := range o.Cluster.Nodes {
+		if _, err := render.BootPlan(o.Cluster, authority, n); err != nil {
+			return nil, fmt.Errorf("node %s: %w", n.Name, err)
+		}
+	}
 	images, err := o.imagesOf(o.Cluster.Nodes)
 	if err != nil {
 		return nil, err
@@ -169,18 +174,6 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	return result, atomicfile.WriteFile(filepath.Join(o.Out, TimesFile), append(times, '\n'), 0o644)
-}
-
-func secrets(o Options) (*pki.Authority, error) {
-	endpoint, err := o.Cluster.Endpoint()
-	if err != nil {
-		return nil, err
-	}
-	return pki.LoadOrCreate(filepath.Join(o.Out, SecretsDir), pki.Options{
-		Algorithm: o.Cluster.EncryptionAlgorithm, ClusterName: o.Cluster.Name, Endpoint: endpoint,
-		TokenTTL: o.Cluster.TokenTTL(), Now: o.Now,
-		CAValidity: validity(o.Cluster.Kubeadm.CACertificateValidityPeriod), LeafValidity: validity(o.Cluster.Kubeadm.CertificateValidityPeriod),
-	})
 }
 
 // validity is a life of certificates, 0 if none is set.
@@ -249,7 +242,7 @@ func baseFor(ctx context.Context, o Options, profile string) (*foundBase, error)
 		return nil, err
 	}
 	o.Progress.Step(payloadStep(o, a))
-	programs, parts, err := buildPrograms(ctx, o, a)
+	programs, parts, err := buildPrograms(ctx, o, a, p)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +281,7 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	if err != nil {
 		return nil, nil, err
 	}
-	archive := &deb.Archive{Mirror: mirror, Suite: suite.Name, Components: []string{"main"}, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
+	archive := &deb.Archive{Mirror: mirror, Suite: suite.Name, Components: p.Components, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
 	roots := append(append([]string{p.Kernel}, suite.Roots()...), p.Packages...)
 	if a.Boot == arch.BootEFI {
 		roots = append(roots, "systemd-boot-efi")

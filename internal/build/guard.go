@@ -48,7 +48,7 @@ func checkClock(now time.Time) error {
 		return err
 	}
 	if now.Before(released) {
-		return fmt.Errorf("this machine's clock says %s, but Kubernetes %s, which is built here, was released at %s: certificates and tokens would get wrong dates; set the clock",
+		return fmt.Errorf("this machine's clock says %s, but Kubernetes %s, which this imagegen compiles, was released at %s: certificates and tokens would get wrong dates; set the clock",
 			now.UTC().Format(time.RFC3339), payload.KubernetesVersion, released.Format(time.RFC3339))
 	}
 	_, err = SourceDate(now)

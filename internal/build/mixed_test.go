@@ -36,7 +36,8 @@ func example(t *testing.T, file string) *spec.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, mistakes := spec.Parse(file, text, spec.Known{Profiles: profiles.Names(), Versions: []string{payload.KubernetesVersion}})
+	known := spec.Known{Profiles: profiles.Names(), WiFi: profiles.WithWiFi(), Versions: []string{payload.KubernetesVersion}}
+	c, mistakes := spec.Parse(file, text, known)
 	if len(mistakes) > 0 {
 		t.Fatal(mistakes)
 	}

@@ -42,7 +42,7 @@ func payloadStep(o Options, a arch.Arch) string {
 func getPayload(ctx context.Context, o Options, a arch.Arch, source string) (payloadParts, error) {
 	p := payloadParts{record: Payload{Source: spec.PayloadCompile, Arch: a.Go}}
 	if o.Payload == nil {
-		r, err := payload.Build(ctx, payload.Options{Arch: a, CacheDir: o.Cache.Path(), SourceDir: source, Offline: o.Offline, Progress: o.Progress.Log})
+		r, err := payload.Build(ctx, payload.Options{Arch: a, CacheDir: o.Cache.Path(), SourceDir: source, Kubernetes: o.Cluster.KubernetesVersion, Offline: o.Offline, Progress: o.Progress.Log})
 		if err != nil {
 			return p, err
 		}

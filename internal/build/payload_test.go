@@ -44,7 +44,7 @@ func TestReleaseIsWhatWasCompiled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compiled, err := getPayload(ctx, Options{Cache: store, Progress: quiet{t}}, a, source)
+	compiled, err := getPayload(ctx, Options{Cluster: &spec.Cluster{KubernetesVersion: payload.KubernetesVersion}, Cache: store, Progress: quiet{t}}, a, source)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/kiln-os/kiln/images/deb"
@@ -21,22 +20,26 @@ import (
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/cache"
+	"github.com/kiln-os/kiln/internal/procgroup"
 	"github.com/kiln-os/kiln/payload"
 	"github.com/kiln-os/kiln/profiles"
 	"github.com/kiln-os/kiln/units"
 )
 
-// firstbootProgram is the name of Kiln's own program among the compiled ones.
-const firstbootProgram = "firstboot"
+// Kiln's own programs among the compiled ones, which are commands of these names.
+const (
+	firstbootProgram = "firstboot"
+	userdataProgram  = "kiln-userdata" // only for clouds
+)
 
 // programs are the compiled programs of a node by name.
 type programs map[string]program
 
 type program struct{ path, sha256 string }
 
-// buildPrograms gets the payload, compiled or released, and compiles firstboot, as far
-// as the cache does not have them.
-func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, payloadParts, error) {
+// buildPrograms gets the payload, compiled or released, and compiles Kiln's own
+// programs, as far as the cache does not have them.
+func buildPrograms(ctx context.Context, o Options, a arch.Arch, p profiles.Profile) (programs, payloadParts, error) {
 	source, err := payload.FindSource(o.Source)
 	if err != nil {
 		return nil, payloadParts{}, err
@@ -49,14 +52,22 @@ func buildPrograms(ctx context.Context, o Options, a arch.Arch) (programs, paylo
 	for _, b := range parts.programs.Binaries {
 		ps[b.Name] = program{b.Path, b.SHA256}
 	}
-	ps[firstbootProgram], err = buildFirstboot(ctx, o, a, filepath.Dir(source))
-	return ps, parts, err
+	own := []string{firstbootProgram}
+	if p.Cloud() {
+		own = append(own, userdataProgram)
+	}
+	for _, name := range own {
+		if ps[name], err = buildOwn(ctx, o, a, filepath.Dir(source), name); err != nil {
+			return nil, parts, err
+		}
+	}
+	return ps, parts, nil
 }
 
-// buildFirstboot compiles firstboot out of the checkout. The go command knows
+// buildOwn compiles a program out of the checkout. The go command knows
 // better than any digest of ours what has changed, and has compiled packages in its
 // own cache; but it links anew each time, so the program is kept by their IDs.
-func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (program, error) {
+func buildOwn(ctx context.Context, o Options, a arch.Arch, root, name string) (program, error) {
 	flags := []string{"-trimpath", "-buildvcs=false", "-mod=readonly"}
 	ldflags := "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version=" + o.Release
 	run := func(args ...string) ([]byte, error) {
@@ -67,31 +78,31 @@ func buildFirstboot(ctx context.Context, o Options, a arch.Arch, root string) (p
 			cmd.Env = append(cmd.Env, "GOPROXY=off")
 		}
 		// Its own process group, so that no compiler outlives an interrupted build.
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+		procgroup.Set(cmd)
+		cmd.Cancel = func() error { return procgroup.Interrupt(cmd) }
 		cmd.WaitDelay = 10 * time.Second
 		var failure bytes.Buffer
 		cmd.Stderr = &failure
 		out, err := cmd.Output()
 		if err != nil {
-			err = fmt.Errorf("compile firstboot: %w\n%s", err, strings.TrimSpace(failure.String()))
+			err = fmt.Errorf("compile %s: %w\n%s", name, err, strings.TrimSpace(failure.String()))
 		}
 		return out, err
 	}
 	// A BuildID holds the digests of a package's inputs and of its compiled form.
-	ids, err := run(slices.Concat([]string{"list", "-deps", "-export", "-f", "{{.ImportPath}} {{.BuildID}}"}, flags, []string{"./cmd/firstboot"})...)
+	ids, err := run(slices.Concat([]string{"list", "-deps", "-export", "-f", "{{.ImportPath}} {{.BuildID}}"}, flags, []string{"./cmd/" + name})...)
 	if err != nil {
 		return program{}, err
 	}
-	dir, err := o.Cache.Dir(ctx, "firstboot", cache.Key(a.Go, a.GoARM, ldflags, string(ids)), func(tmp string) error {
-		o.Progress.Log("firstboot")
-		_, err := run(slices.Concat([]string{"build"}, flags, []string{"-ldflags", ldflags, "-o", filepath.Join(tmp, firstbootProgram), "./cmd/firstboot"})...)
+	dir, err := o.Cache.Dir(ctx, name, cache.Key(a.Go, a.GoARM, ldflags, string(ids)), func(tmp string) error {
+		o.Progress.Log(name)
+		_, err := run(slices.Concat([]string{"build"}, flags, []string{"-ldflags", ldflags, "-o", filepath.Join(tmp, name), "./cmd/" + name})...)
 		return err
 	})
 	if err != nil {
 		return program{}, err
 	}
-	path := filepath.Join(dir, firstbootProgram)
+	path := filepath.Join(dir, name)
 	sum, err := cache.FileDigest(path)
 	return program{path, sum}, err
 }
@@ -103,6 +114,15 @@ func (ps programs) content(name string) (tree.Content, error) {
 		return nil, fmt.Errorf("the payload has no program %s", name)
 	}
 	return tree.NewHostFile(p.path)
+}
+
+// userdataContent is the program that a cloud's initramfs asks for user data with; nil
+// for other platforms.
+func userdataContent(in inputs) (tree.Content, error) {
+	if !in.profile.Cloud() {
+		return nil, nil
+	}
+	return in.programs.content(userdataProgram)
 }
 
 // osPrograms says where the programs that run outside of containers stand.
@@ -142,7 +162,7 @@ func osPrograms(ps programs) ([]osbase.Program, error) {
 
 // baseVersion changes when the code that makes a base does in a way that its other
 // inputs do not show: tests of golden digests fail then.
-const baseVersion = "4"
+const baseVersion = "5"
 
 // baseKey is the digest of everything that decides a base's bytes.
 func baseKey(a arch.Arch, p profiles.Profile, l *deb.Lock, ps programs, pl payloadParts, stamp time.Time, release string) (string, error) {

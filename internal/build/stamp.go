@@ -16,6 +16,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/flash"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/render"
 	"github.com/kiln-os/kiln/internal/sparse"
@@ -70,21 +71,43 @@ type StampOptions struct {
 	// Image is an existing image, which is changed; "" makes a new one in the output
 	// folder.
 	Image string
-	// Reset makes an Image that has been booted boot for the first time again.
+	// Card is an existing image on a disk or card that was checked and is held; it is
+	// read back.
+	Card *flash.Target
+	// Reset makes an Image or Card that has been booted boot for the first time again.
 	Reset bool
+}
+
+// existing says whether an image is stamped that is there already, and where it is.
+func (s StampOptions) existing() (path string, ok bool) {
+	if s.Card != nil {
+		return s.Card.Path, true
+	}
+	return s.Image, s.Image != ""
+}
+
+// FindNode returns the node with a name, for the stamp of an image that is there
+// already: the cluster's keys must be there, as new ones would be another cluster's.
+func FindNode(o Options, name string) (spec.Node, error) {
+	node, err := findNode(o.Cluster, name)
+	if err != nil {
+		return node, err
+	}
+	if _, err := os.Stat(filepath.Join(o.Out, SecretsDir, AdminConf)); err != nil {
+		return node, fmt.Errorf("the cluster's keys: %w; the output folder is that of imagegen build", err)
+	}
+	return node, nil
 }
 
 // Stamp makes the image of one node, or makes an existing image that node's.
 func Stamp(ctx context.Context, o Options, s StampOptions) (*Stamped, error) {
+	path, existing := s.existing()
 	node, err := findNode(o.Cluster, s.Node)
+	if existing {
+		node, err = FindNode(o, s.Node)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if s.Image != "" {
-		// New secrets would be another cluster's.
-		if _, err := os.Stat(filepath.Join(o.Out, SecretsDir, AdminConf)); err != nil {
-			return nil, fmt.Errorf("the cluster's keys: %w; the output folder is that of imagegen build", err)
-		}
 	}
 	unlock, err := lockOutput(o.Out)
 	if err != nil {
@@ -96,15 +119,20 @@ func Stamp(ctx context.Context, o Options, s StampOptions) (*Stamped, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Image != "" {
+	if existing {
 		o.Progress.Step("stamp of node " + node.Name)
 		id, err := identity(o.Cluster, authority, node)
 		if err != nil {
 			return nil, err
 		}
 		start := time.Now()
-		w, err := nodeimage.Stamp(ctx, s.Image, id, s.Reset)
-		return &Stamped{Node: node.Name, Image: s.Image, Written: w, Seconds: time.Since(start).Seconds()}, err
+		var w nodeimage.Written
+		if s.Card != nil {
+			w, err = s.Card.Stamp(ctx, id, s.Reset)
+		} else {
+			w, err = nodeimage.Stamp(ctx, path, id, s.Reset)
+		}
+		return &Stamped{Node: node.Name, Image: path, Written: w, Seconds: time.Since(start).Seconds()}, err
 	}
 	images, err := o.imagesOf([]spec.Node{node})
 	if err != nil {

@@ -71,6 +71,9 @@ func RenewTokens(ctx context.Context, o Options, t TokenOptions) (*RenewedTokens
 		if err != nil {
 			return nil, err
 		}
+		if n.Pool() {
+			return nil, fmt.Errorf("the image of %s is that of several machines: make a token for all nodes, without --node", name)
+		}
 		nodes = append(nodes, n)
 	}
 	secretsDir := filepath.Join(o.Out, SecretsDir)

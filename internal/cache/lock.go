@@ -11,7 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/kiln-os/kiln/internal/filelock"
+	"github.com/kiln-os/kiln/internal/procgroup"
 )
 
 // LockedError says that another process holds a lock.
@@ -37,8 +38,8 @@ func TryLock(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	switch err := flock(f, unix.LOCK_EX|unix.LOCK_NB); {
-	case errors.Is(err, unix.EWOULDBLOCK):
+	switch err := filelock.TryExclusive(f); {
+	case errors.Is(err, filelock.ErrLocked):
 		return nil, errors.Join(&LockedError{path, holder(f)}, f.Close())
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
@@ -52,29 +53,20 @@ func TryLock(path string) (unlock func(), err error) {
 	}, nil
 }
 
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
 // holder reads the number of the process that holds a lock. One that was killed
 // leaves its number; that is not taken for the next one's.
 func holder(f *os.File) int {
 	b := [16]byte{}
 	n, _ := f.ReadAt(b[:], 0)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	if err != nil || pid <= 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+	if err != nil || pid <= 0 || !procgroup.Alive(pid) {
 		return 0
 	}
 	return pid
 }
 
-// lockPoll is how often a lock that another process holds is tried again: a
-// blocking flock(2) would not end with a context.
+// lockPoll is how often a lock that another process holds is tried again: one
+// that waits by itself would not end with a context.
 const lockPoll = 100 * time.Millisecond
 
 // lock locks a folder of the cache, and says so if it has to wait.
@@ -104,15 +96,17 @@ func sweep(dir string) (inUse *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	switch err := flock(f, unix.LOCK_EX|unix.LOCK_NB); {
+	take := filelock.Shared
+	switch err := filelock.TryExclusive(f); {
 	case err == nil:
 		if err := sweepDir(dir, 2); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-	case !errors.Is(err, unix.EWOULDBLOCK):
+		take = filelock.Downgrade
+	case !errors.Is(err, filelock.ErrLocked):
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
-	if err := flock(f, unix.LOCK_SH); err != nil {
+	if err := take(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
 	return f, nil

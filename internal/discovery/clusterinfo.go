@@ -1,14 +1,10 @@
 package discovery
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -17,6 +13,7 @@ import (
 	"k8s.io/cluster-bootstrap/token/jws"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 )
 
 // parseClusterInfo reads the kubeconfig of a cluster-info ConfigMap: foreign bytes,
@@ -26,28 +23,12 @@ func parseClusterInfo(kubeconfig []byte) (*clientcmdapi.Cluster, error) {
 	if err != nil {
 		return nil, errors.New("the kubeconfig in cluster-info cannot be read")
 	}
-	cluster, err := onlyCluster(kc)
+	cluster, err := discoveryfile.OnlyCluster(kc)
 	if err != nil {
 		return nil, fmt.Errorf("the kubeconfig in cluster-info: %w", err)
 	}
 	if len(cluster.CertificateAuthorityData) == 0 {
 		return nil, errors.New("the kubeconfig in cluster-info holds no CA certificate")
-	}
-	return cluster, nil
-}
-
-// onlyCluster returns the cluster of the current context, or the one without a
-// name, as kubeadm does.
-func onlyCluster(kc *clientcmdapi.Config) (*clientcmdapi.Cluster, error) {
-	cluster := kc.Clusters[""]
-	if c := kc.Contexts[kc.CurrentContext]; c != nil {
-		cluster = kc.Clusters[c.Cluster]
-	}
-	if cluster == nil {
-		return nil, errors.New("it has neither a current context with a cluster nor a cluster without a name")
-	}
-	if u, err := url.Parse(cluster.Server); err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("its server %q is not https://host:port", cluster.Server)
 	}
 	return cluster, nil
 }
@@ -64,7 +45,7 @@ func checkSignature(kubeconfig, signature string, token bootplan.Token) error {
 // checkPins returns nil if a certificate of the CA has one of the pins, "sha256:" and
 // the hexadecimal digest of its SubjectPublicKeyInfo.
 func checkPins(caPEM []byte, pins []string) error {
-	certs, err := certificates(caPEM)
+	certs, err := discoveryfile.Certificates(caPEM)
 	if err != nil {
 		return fmt.Errorf("the CA in cluster-info: %w", err)
 	}
@@ -79,27 +60,4 @@ func checkPins(caPEM []byte, pins []string) error {
 	}
 	return fmt.Errorf("the cluster's CA has the pin %s, this node was made for %s: it is another cluster, or somebody who poses as this one",
 		strings.Join(have, " and "), strings.Join(pins, " or "))
-}
-
-// certificates reads all certificates of a PEM text.
-func certificates(text []byte) ([]*x509.Certificate, error) {
-	var out []*x509.Certificate
-	for rest := bytes.TrimSpace(text); len(rest) > 0; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("a certificate in it cannot be read: %w", err)
-		}
-		out = append(out, c)
-	}
-	if len(out) == 0 {
-		return nil, errors.New("it holds no certificate")
-	}
-	return out, nil
 }

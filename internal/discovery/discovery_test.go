@@ -146,18 +146,3 @@ func FuzzClusterInfo(f *testing.F) {
 		}
 	})
 }
-
-// FuzzKubeconfig: the same for the kubeconfig of a boot plan.
-func FuzzKubeconfig(f *testing.F) {
-	f.Add([]byte("apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: 'https://a'}}]\nusers: [{name: u, user: {token: t}}]\n"))
-	f.Add([]byte("clusters: [{name: c}]\nusers: [{name: u}]\ncontexts: [{name: x}]\ncurrent-context: x\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		kc, _, err := parseKubeconfig(secret.New(data))
-		if err != nil {
-			return
-		}
-		if c, err := onlyCluster(kc); err == nil && c.InsecureSkipTLSVerify {
-			t.Error("a server that is not verified is accepted")
-		}
-	})
-}

@@ -12,6 +12,7 @@ import (
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/secret"
 )
 
@@ -25,14 +26,11 @@ var ErrKubeconfig = errors.New("the boot plan's discovery kubeconfig")
 //
 // Errors other than ErrKubeconfig heal: the same call succeeds once their cause is gone.
 func ByKubeconfig(ctx context.Context, kubeconfig secret.Value, token *bootplan.Token, clusterName string) (*Cluster, error) {
-	kc, own, err := parseKubeconfig(kubeconfig)
+	file, err := discoveryfile.Parse(kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKubeconfig, err)
 	}
-	cluster, err := onlyCluster(kc)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrKubeconfig, err)
-	}
+	kc, cluster, own := file.Config, file.Cluster, file.Credentials
 	if !own && token == nil {
 		return nil, fmt.Errorf("%w: it holds no credentials, and the boot plan no bootstrap token", ErrKubeconfig)
 	}
@@ -64,7 +62,7 @@ func ByKubeconfig(ctx context.Context, kubeconfig secret.Value, token *bootplan.
 			cluster.CertificateAuthorityData = published.CertificateAuthorityData
 		}
 	}
-	if _, err := certificates(cluster.CertificateAuthorityData); err != nil {
+	if _, err := discoveryfile.Certificates(cluster.CertificateAuthorityData); err != nil {
 		return nil, fmt.Errorf("%w: its CA: %w", ErrKubeconfig, err)
 	}
 	out.CA = cluster.CertificateAuthorityData
@@ -74,36 +72,6 @@ func ByKubeconfig(ctx context.Context, kubeconfig secret.Value, token *bootplan.
 		out.Kubeconfig, err = withToken(cluster, clusterName, *token)
 	}
 	return out, err
-}
-
-// parseKubeconfig reads a kubeconfig that must hold everything itself. own reports
-// whether that includes credentials. Its errors quote nothing of the file.
-func parseKubeconfig(v secret.Value) (kc *clientcmdapi.Config, own bool, err error) {
-	if kc, err = clientcmd.Load(v.Reveal()); err != nil {
-		return nil, false, errors.New("it is not a kubeconfig")
-	}
-	for _, c := range kc.Clusters {
-		switch {
-		case c == nil:
-			return nil, false, errors.New("it has an empty cluster")
-		case c.CertificateAuthority != "":
-			return nil, false, errors.New("its CA is in a file; want certificate-authority-data")
-		case c.InsecureSkipTLSVerify:
-			return nil, false, errors.New("it does not verify the server (insecure-skip-tls-verify)")
-		}
-	}
-	current := kc.Contexts[kc.CurrentContext]
-	if current == nil || kc.AuthInfos[current.AuthInfo] == nil {
-		return kc, false, nil
-	}
-	switch a := kc.AuthInfos[current.AuthInfo]; {
-	case a.ClientCertificate != "" || a.ClientKey != "" || a.TokenFile != "":
-		return nil, false, errors.New("its credentials are in files; want client-certificate-data and client-key-data, or a token")
-	case a.Exec != nil || a.AuthProvider != nil:
-		return nil, false, errors.New("its credentials come from a program, which the node does not have")
-	default:
-		return kc, a.Token != "" || len(a.ClientCertificateData) > 0, nil
-	}
 }
 
 func serverURL(host string, port int) string {

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // FullError says that a file system, or the user's quota on it, is full.
@@ -45,20 +43,6 @@ func size(n int64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-// Free is how many bytes this user can still write to the file system of path,
-// which exists. Some file systems keep a part for root.
-func Free(path string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return 0, fmt.Errorf("free space of %s: %w", path, err)
-	}
-	blocks := st.Bavail
-	if os.Geteuid() == 0 {
-		blocks = st.Bfree
-	}
-	return int64(blocks) * int64(st.Bsize), nil
-}
-
 // Require fails with a FullError if the folder of path has less than need bytes free.
 func Require(path string, need int64) error {
 	free, err := Free(filepath.Dir(path))
@@ -84,8 +68,8 @@ func Explain(err error, path string, need int64, all bool) error {
 
 // isFull also knows what programs print whose error is an exit code.
 func isFull(err error) bool {
-	return err != nil && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) ||
-		strings.Contains(strings.ToLower(err.Error()), unix.ENOSPC.Error()))
+	return err != nil && (slices.ContainsFunc(fullErrors, func(e error) bool { return errors.Is(err, e) }) ||
+		strings.Contains(strings.ToLower(err.Error()), "no space left on device"))
 }
 
 // Used is how many bytes the file or folder takes on the disk.
@@ -93,9 +77,8 @@ func Used(path string) int64 {
 	var sum int64
 	// What cannot be looked at does not count: this is for a message.
 	_ = filepath.WalkDir(path, func(p string, _ fs.DirEntry, err error) error {
-		var st unix.Stat_t
-		if err == nil && unix.Lstat(p, &st) == nil {
-			sum += st.Blocks * 512
+		if err == nil {
+			sum += usedBy(p)
 		}
 		return nil
 	})

@@ -230,23 +230,28 @@ func (h host) below(name string, depth int) ([]string, error) {
 }
 
 // find returns the disk at a path, which may be a link to it.
-func find(path string) (Disk, error) {
-	name := linux.nameOf(path)
-	disks, err := List()
+func find(path string) (Disk, error) { return linux.find(path) }
+
+func (h host) find(path string) (Disk, error) {
+	name := h.nameOf(path)
+	disks, err := h.list()
 	if err != nil {
 		return Disk{}, err
 	}
 	for _, d := range disks {
-		if linux.nameOf(d.Path) == name {
+		if h.nameOf(d.Path) == name {
 			return d, nil
 		}
 	}
-	below, err := linux.below(name, 0)
+	below, err := h.below(name, 0)
 	if err != nil {
 		return Disk{}, err
 	}
 	if len(below) == 1 && below[0] != name {
 		return Disk{}, fmt.Errorf("%s is a partition: an image has its own, so name the whole disk, /dev/%s", path, below[0])
+	}
+	if size, err := os.ReadFile(filepath.Join(h.sys, "block", name, "size")); err == nil && strings.TrimSpace(string(size)) == "0" {
+		return Disk{}, fmt.Errorf("there is nothing in %s: put the card in, or attach a file to the loop device", path)
 	}
 	return Disk{}, fmt.Errorf("%s is no disk that an image can be written to; imagegen flash IMAGE lists those that are", path)
 }

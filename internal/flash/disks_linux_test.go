@@ -130,6 +130,24 @@ func TestList(t *testing.T) {
 	}
 }
 
+func TestFind(t *testing.T) {
+	h := machine(t)
+	for name, want := range map[string]string{
+		"loop0":     "there is nothing in", // as a reader without a card
+		"mmcblk0p1": "is a partition: an image has its own, so name the whole disk, /dev/mmcblk0",
+		"zram0":     "is no disk that an image can be written to",
+		"gone":      "is no disk that an image can be written to",
+	} {
+		path := filepath.Join(h.dev, name)
+		if d, err := h.find(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %+v, error %v, want %q", name, d, err, want)
+		}
+	}
+	if d, err := h.find(filepath.Join(h.dev, "sda")); err != nil || d.Model != "SanDisk Ultra" {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
 func TestBelow(t *testing.T) {
 	h := machine(t)
 	for name, want := range map[string]string{

@@ -5,9 +5,10 @@ package flash
 import (
 	"errors"
 	"os"
+	"runtime"
 )
 
-var errSystem = errors.New("disks cannot be written to on this system yet: write the raw image to the disk with another program")
+var errSystem = errors.New("imagegen writes to no disks on " + runtime.GOOS + " yet: write the raw image (NODE.img) with another program, such as Raspberry Pi Imager; files in the place of disks work")
 
 // List returns the disks of this machine.
 func List() ([]Disk, error) { return nil, errSystem }

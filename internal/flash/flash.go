@@ -1,5 +1,6 @@
 // Package flash writes an image of a node to a disk or SD card: only the blocks that
-// are used, the partition table last, and all of them read back and compared.
+// are used, the partition table last, and all of them read back and compared. It also
+// makes a card that has an image another node's.
 package flash
 
 import (
@@ -11,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -51,34 +53,52 @@ func (d fileDevice) dropCache() error                    { return dropCache(d.Fi
 // Check returns what is at path if the image may be written to it: a free disk, or a
 // file in the place of one, that is large enough.
 func (i *Image) Check(path string) (Disk, error) {
-	st, err := os.Stat(path)
+	st, err := stat(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return Disk{}, fmt.Errorf("%w; a file in the place of a disk must be there in its size: truncate -s %dM %s", err, i.Profile.Disk.Minimum, path)
 	}
 	if err != nil {
 		return Disk{}, err
 	}
-	d := Disk{Path: path, Size: st.Size()}
+	if st.Mode().IsRegular() {
+		self, err := i.file.Stat()
+		if err != nil {
+			return Disk{}, err
+		}
+		if os.SameFile(self, st) {
+			return Disk{}, fmt.Errorf("%s is the image itself", path)
+		}
+	}
+	d, err := free(path, st)
+	if err != nil {
+		return d, err
+	}
+	return d, i.fits(d)
+}
+
+// stat is os.Stat, which cannot be asked about the disks of Windows.
+func stat(path string) (os.FileInfo, error) {
+	if strings.HasPrefix(filepath.VolumeName(path), `\\.\`) {
+		_, err := find(path)
+		return nil, err
+	}
+	return os.Stat(path)
+}
+
+// free returns the disk or file at path, if nothing else uses it.
+func free(path string, st os.FileInfo) (Disk, error) {
 	switch m := st.Mode(); {
 	case m.IsRegular():
-		self, err := i.file.Stat()
+		return Disk{Path: path, Size: st.Size()}, nil
+	case m&os.ModeDevice != 0:
+		d, err := find(path)
 		if err != nil {
 			return d, err
 		}
-		if os.SameFile(self, st) {
-			return d, fmt.Errorf("%s is the image itself", path)
-		}
-	case m&os.ModeDevice != 0:
-		if d, err = find(path); err != nil {
-			return d, err
-		}
-		if err := d.check(); err != nil {
-			return d, err
-		}
+		return d, d.check()
 	default:
-		return d, fmt.Errorf("%s is neither a disk nor a file", path)
+		return Disk{}, fmt.Errorf("%s is neither a disk nor a file", path)
 	}
-	return d, i.fits(d)
 }
 
 // fits refuses a disk that is too small for the image, or for the node that will
@@ -101,7 +121,7 @@ func OpenTarget(d Disk) (*Target, error) {
 	}
 	f, err := nodeimage.OpenExclusive(real)
 	if errors.Is(err, os.ErrPermission) {
-		return nil, fmt.Errorf("%w: writing to a disk takes root: sudo imagegen flash …", err)
+		return nil, fmt.Errorf("%w: writing to a disk takes root: run the command with sudo", err)
 	}
 	if err != nil {
 		return nil, err
@@ -156,10 +176,8 @@ func (t *Target) explain(ctx context.Context, err error, done int64) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	for _, lost := range lostErrors {
-		if errors.Is(err, lost) {
-			return fmt.Errorf("%s takes or gives no more data, after %d MiB: %w; was it pulled out, or is it broken? It is not complete: put it in and flash it again, or take another", t.Path, done>>20, err)
-		}
+	if lost(err) {
+		return fmt.Errorf("%s takes or gives no more data, after %d MiB: %w; was it pulled out, or is it broken? It is not complete: put it in and flash it again, or take another", t.Path, done>>20, err)
 	}
 	if errors.As(err, new(*DiffersError)) {
 		return fmt.Errorf("%s: %w", t.Path, err)

@@ -181,7 +181,8 @@ type broken struct {
 	*os.File
 	writes, failWrite int // the write with this number fails
 	failSync          error
-	lies              int64 // the byte at this place reads back wrong
+	lies              int64  // the byte at this place reads back wrong
+	liesIn            string // this text reads back wrong
 	failRead          error
 	after             func()
 }
@@ -202,6 +203,9 @@ func (b *broken) ReadAt(p []byte, at int64) (int, error) {
 	}
 	n, err := b.File.ReadAt(p, at)
 	if i := b.lies - at; b.lies > 0 && i >= 0 && i < int64(len(p)) {
+		p[i]++
+	}
+	if i := bytes.Index(p, []byte(b.liesIn)); b.liesIn != "" && i >= 0 {
 		p[i]++
 	}
 	return n, err

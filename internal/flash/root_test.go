@@ -14,7 +14,6 @@ import (
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 	"github.com/kiln-os/kiln/internal/nodeimage/nodeimagetest"
-	"github.com/kiln-os/kiln/internal/secret"
 )
 
 func command(t testing.TB, name string, args ...string) string {
@@ -46,8 +45,21 @@ func TestLoopDevice(t *testing.T) {
 	}
 	compare(t, raw, card)
 	start := time.Now()
-	other := nodeimage.Identity{Node: "worker-8", Profile: nodeimagetest.Profile, Config: secret.FromString(strings.Replace(config, "worker-7", "worker-8", 1))}
-	if _, err := nodeimage.Stamp(t.Context(), dev, other, false); err != nil {
+	d, err := CheckCard(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	on, err := OpenTarget(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holds, err := on.Holds("worker-8", nodeimagetest.Profile, false); err != nil || holds != "the image of node worker-7" {
+		t.Errorf("holds %q, %v", holds, err)
+	}
+	if _, err := on.Stamp(t.Context(), identity("worker-8", ""), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := on.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(start); took > 5*time.Second {
@@ -75,6 +87,9 @@ func TestLoopDeviceInUse(t *testing.T) {
 	_, err := i.Check(dev)
 	if err == nil || !strings.Contains(err.Error(), "is mounted at "+dir) {
 		t.Errorf("mounted: %v", err)
+	}
+	if _, err := CheckCard(dev); err == nil || !strings.Contains(err.Error(), "is mounted at "+dir) {
+		t.Errorf("mounted, to be stamped: %v", err)
 	}
 	// If it was mounted between the check and the writing, the kernel refuses.
 	if _, err := OpenTarget(Disk{Path: dev}); err == nil || !strings.Contains(err.Error(), "in use") {

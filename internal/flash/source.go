@@ -84,6 +84,9 @@ func (i *Image) open() error {
 	if i.Profile, err = profiles.Load(name); err != nil {
 		return err
 	}
+	if err := nodeimage.CheckArch(i.table, name); err != nil {
+		return err
+	}
 	i.Size = i.table.Size
 	if i.kind != format.Raw {
 		return nil

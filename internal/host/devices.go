@@ -19,6 +19,8 @@ type NetworkDevice struct {
 	Name, MAC string
 	// Link says that the other end of the cable answers.
 	Link bool
+	// Wireless says that its link is a wireless network.
+	Wireless bool
 	// Addresses are the global unicast ones.
 	Addresses []netip.Prefix
 }
@@ -49,6 +51,8 @@ func (p Paths) NetworkDevices() ([]NetworkDevice, error) {
 			// A device that is switched off has a carrier file that cannot be read.
 			carrier, e := p.attribute(dir, name, "carrier")
 			d.Link = e == nil && carrier == "1"
+			_, e = os.Lstat(p.At(filepath.Join(dir, name, "phy80211")))
+			d.Wireless = e == nil
 			d.Addresses, err = globalAddresses(name)
 		}
 		if errors.Is(err, fs.ErrNotExist) { // unplugged in between

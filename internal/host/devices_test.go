@@ -26,9 +26,10 @@ func TestNetworkDevices(t *testing.T) {
 			put(t, p.Root, "sys/class/net/"+name+"/carrier", carrier)
 		}
 	}
+	put(t, p.Root, "sys/class/net/kilntest2/phy80211/index", "0\n")
 	got, err := p.NetworkDevices()
 	want := []NetworkDevice{
-		{Name: "kilntest0", MAC: "52:54:00:00:00:00"}, {Name: "kilntest1", MAC: "52:54:00:00:00:01", Link: true}, {Name: "kilntest2", MAC: "52:54:00:00:00:02"},
+		{Name: "kilntest0", MAC: "52:54:00:00:00:00"}, {Name: "kilntest1", MAC: "52:54:00:00:00:01", Link: true}, {Name: "kilntest2", MAC: "52:54:00:00:00:02", Wireless: true},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)

@@ -5,6 +5,8 @@ package host
 import (
 	"cmp"
 	"path/filepath"
+
+	"github.com/kiln-os/kiln/internal/userdata"
 )
 
 // Paths names the files of a node below Root.
@@ -22,6 +24,15 @@ func (p Paths) At(s string) string { return p.at(s) }
 
 // BootPlan is the plan that Ignition delivered.
 func (p Paths) BootPlan() string { return p.at("/etc/kiln/boot.yaml") }
+
+// Machines is the table of an image that several machines share.
+func (p Paths) Machines() string { return p.at("/etc/kiln/machines.yaml") }
+
+// NetworkFile is where Ignition wrote the node's network settings, see systemd.network(5).
+func (p Paths) NetworkFile() string { return p.at("/etc/systemd/network/10-kiln.network") }
+
+// PlatformName has the name that the platform has given the machine, if it has given one.
+func (p Paths) PlatformName() string { return p.at(userdata.NameFile) }
 
 // Record is firstboot's durable record of finished phases.
 func (p Paths) Record() string { return p.at("/var/lib/kiln/firstboot.json") }

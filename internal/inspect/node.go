@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 )
 
 // Node is whose image it is.
@@ -30,6 +31,9 @@ type Node struct {
 	PodNetwork   string            `json:"podNetwork"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	Logins       []Login           `json:"logins"`
+	// Machines is the table of an image that several machines share; nil if it is that
+	// of one node.
+	Machines *bootplan.Machines `json:"machines,omitempty"`
 	// Elsewhere are parts of the config that the node fetches.
 	Elsewhere []string `json:"elsewhere,omitempty"`
 }
@@ -62,8 +66,17 @@ func (c *config) node() (*Node, error) {
 	n.Cluster, n.Name, n.Role, n.Labels = plan.Cluster.Name, plan.Node.Name, plan.Role, plan.Node.Labels
 	n.Kubernetes, n.PodNetwork = plan.Cluster.KubernetesVersion, plan.Cluster.PodNetwork
 	n.ControlPlane = cmp.Or(plan.Cluster.ControlPlaneEndpoint, plan.Node.AdvertiseAddress)
-	if plan.Discovery != nil {
-		n.ControlPlane = plan.Discovery.Endpoint
+	if d := plan.Discovery; d != nil && d.Endpoint != "" {
+		n.ControlPlane = d.Endpoint
+	} else if d != nil {
+		if f, err := discoveryfile.Parse(d.Kubeconfig); err == nil {
+			n.ControlPlane = strings.TrimPrefix(f.Cluster.Server, "https://")
+		}
+	}
+	if plan.Node.FromTable {
+		if err := c.machines(n); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return n, errors.Join(errs...)
 }
@@ -74,6 +87,19 @@ func (c *config) plan() (bootplan.Plan, error) {
 		return bootplan.Plan{}, fmt.Errorf("the stamp has no %s: it does not say what the node is to become", bootplan.Path)
 	}
 	return bootplan.Parse(f.data.Reveal())
+}
+
+// machines reads the table of an image that several machines share, which has a name
+// of its own.
+func (c *config) machines(n *Node) error {
+	n.Name = strings.TrimSpace(c.files["/etc/hostname"].data.RevealString())
+	f, ok := c.files[bootplan.MachinesPath]
+	if !ok {
+		return fmt.Errorf("the stamp has no %s, in which the machine is to find its name", bootplan.MachinesPath)
+	}
+	t, err := bootplan.ParseMachines(f.data.Reveal())
+	n.Machines = &t
+	return err
 }
 
 func (c *config) network(n *Node) error {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
 	"github.com/kiln-os/kiln/internal/secret"
 )
@@ -78,7 +79,12 @@ func (c *config) secrets(now time.Time) []Secret {
 			})
 		}
 		for _, field := range filled(reflect.ValueOf(plan), "") {
-			if !strings.HasPrefix(field, "tokens[") {
+			switch {
+			case field == "discovery.kubeconfig":
+				if f, err := discoveryfile.Parse(plan.Discovery.Kubeconfig); err != nil || f.Credentials {
+					out = append(out, Secret{Name: "credentials of the discovery kubeconfig", Path: bootplan.Path, Reach: "lets any machine join, as far as their user may"})
+				}
+			case !strings.HasPrefix(field, "tokens["):
 				out = append(out, Secret{Name: field + " of the boot plan", Path: bootplan.Path, Reach: "what the boot plan has it for"})
 			}
 		}

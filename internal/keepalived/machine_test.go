@@ -62,7 +62,7 @@ var nodeFiles = sync.OnceValues(func() (*tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	vars := units.Vars{ESPUUID: "e", StateUUID: "s", RepartArch: "x86-64", UsrSize: 1, VeritySize: 1, IgnitionPlatform: "qemu"}
+	vars := units.Vars{ESPUUID: "e", StateUUID: "s", RepartArch: "x86-64", UsrSize: 1, VeritySize: 1, Platform: "qemu"}
 	if err := osbase.Configure(all, nil, vars, "test"); err != nil {
 		return nil, err
 	}

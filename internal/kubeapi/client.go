@@ -65,11 +65,36 @@ func LoadShared(cfg nodeconfig.Config, path string, r phase.Report) (*API, error
 	return load(cfg, path, "", r)
 }
 
+// LoadReading is LoadShared for a dry run: what would change anything is not sent.
+func LoadReading(cfg nodeconfig.Config, path string, r phase.Report) (*API, error) {
+	rc, err := restConfig(path, "")
+	if err != nil {
+		return nil, err
+	}
+	rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return reader{next} })
+	return fromConfig(cfg, path, rc, r)
+}
+
+// reader sends requests that change nothing.
+type reader struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (r reader) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method != http.MethodGet {
+		return nil, fmt.Errorf("a dry run does not send %s %s", req.Method, req.URL.Path)
+	}
+	return r.next.RoundTrip(req)
+}
+
 func load(cfg nodeconfig.Config, path, server string, r phase.Report) (*API, error) {
 	rc, err := restConfig(path, server)
 	if err != nil {
 		return nil, err
 	}
+	return fromConfig(cfg, path, rc, r)
+}
+
+func fromConfig(cfg nodeconfig.Config, path string, rc *rest.Config, r phase.Report) (*API, error) {
 	client, err := kubernetes.NewForConfig(rc)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

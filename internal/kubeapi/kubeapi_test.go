@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -206,3 +207,32 @@ func TestSubjectsAsTheServerStoresThem(t *testing.T) {
 		}
 	}
 }
+
+// TestReader: a dry run's client sends what reads, and refuses everything else itself.
+func TestReader(t *testing.T) {
+	var sent []string
+	r := reader{roundTripper(func(req *http.Request) (*http.Response, error) {
+		sent = append(sent, req.Method)
+		return &http.Response{StatusCode: http.StatusOK}, nil
+	})}
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		req, err := http.NewRequestWithContext(t.Context(), method, "https://192.0.2.1:6443/api/v1/nodes", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.RoundTrip(req)
+		if (err == nil) != (method == http.MethodGet) {
+			t.Errorf("%s: %v", method, err)
+		}
+		if err != nil && err.Error() != "a dry run does not send "+method+" /api/v1/nodes" {
+			t.Error(err)
+		}
+	}
+	if len(sent) != 1 {
+		t.Errorf("sent %v", sent)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

@@ -4,13 +4,8 @@
 package nodeconfig
 
 import (
-	"encoding/binary"
 	"encoding/json"
-	"fmt"
-	"math/big"
-	"net"
 	"net/netip"
-	"strconv"
 
 	"sigs.k8s.io/yaml"
 
@@ -38,22 +33,11 @@ type Config struct {
 }
 
 // LocalAPIEndpoint is the node's own API server as host:port.
-func (c Config) LocalAPIEndpoint() string {
-	return net.JoinHostPort(c.AdvertiseAddress.String(), strconv.Itoa(c.Plan.Node.Port()))
-}
+func (c Config) LocalAPIEndpoint() string { return c.Plan.LocalAPIEndpoint(c.AdvertiseAddress) }
 
 // ControlPlaneEndpoint is the cluster's shared endpoint as host:port, or the
 // local one if the cluster has none.
-func (c Config) ControlPlaneEndpoint() string {
-	if c.Plan.Cluster.ControlPlaneEndpoint == "" {
-		return c.LocalAPIEndpoint()
-	}
-	host, port, err := bootplan.SplitEndpoint(c.Plan.Cluster.ControlPlaneEndpoint)
-	if err != nil {
-		return c.Plan.Cluster.ControlPlaneEndpoint
-	}
-	return net.JoinHostPort(host, strconv.Itoa(port))
-}
+func (c Config) ControlPlaneEndpoint() string { return c.Plan.SharedAPIEndpoint(c.AdvertiseAddress) }
 
 // Families returns the address families of the cluster's pods, the primary one first:
 // whether it is IPv6, and whether there is the other one too.
@@ -77,10 +61,10 @@ func (c Config) Families() (v6First, both bool) {
 }
 
 // APIServiceIP is the first address of the first service subnet.
-func (c Config) APIServiceIP() (netip.Addr, error) { return nth(c.Plan.Cluster.ServiceSubnets, 1) }
+func (c Config) APIServiceIP() (netip.Addr, error) { return c.Plan.Cluster.ServiceIP(1) }
 
 // DNSServiceIP is the tenth address of the first service subnet.
-func (c Config) DNSServiceIP() (netip.Addr, error) { return nth(c.Plan.Cluster.ServiceSubnets, 10) }
+func (c Config) DNSServiceIP() (netip.Addr, error) { return c.Plan.Cluster.ServiceIP(10) }
 
 // DecodeComponent reads a user's component configuration of the boot plan into the
 // type that it is for; nil leaves it as it is.
@@ -89,33 +73,4 @@ func DecodeComponent(document json.RawMessage, into any) error {
 		return nil
 	}
 	return yaml.UnmarshalStrict(document, into)
-}
-
-// nth returns the address n above the base of the first CIDR.
-func nth(cidrs []string, n uint32) (netip.Addr, error) {
-	if len(cidrs) == 0 {
-		return netip.Addr{}, fmt.Errorf("no service subnet")
-	}
-	p, err := netip.ParsePrefix(cidrs[0])
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	base := p.Masked().Addr()
-	var a netip.Addr
-	if base.Is4() {
-		b := base.As4()
-		v := binary.BigEndian.Uint32(b[:]) + n
-		binary.BigEndian.PutUint32(b[:], v)
-		a = netip.AddrFrom4(b)
-	} else {
-		b := base.As16()
-		v := new(big.Int).Add(new(big.Int).SetBytes(b[:]), big.NewInt(int64(n)))
-		var o [16]byte
-		v.FillBytes(o[:])
-		a = netip.AddrFrom16(o)
-	}
-	if !p.Contains(a) {
-		return netip.Addr{}, fmt.Errorf("service subnet %s has no %dth address", p, n)
-	}
-	return a, nil
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"syscall"
+
+	"github.com/kiln-os/kiln/internal/filelock"
 )
 
 var (
@@ -15,8 +17,8 @@ var (
 
 // lock locks the file against other imagegen processes.
 func lock(f *os.File) error {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	err := filelock.TryExclusive(f)
+	if errors.Is(err, filelock.ErrLocked) {
 		return errInUse
 	}
 	return err

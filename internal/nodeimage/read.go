@@ -11,6 +11,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/profiles"
 )
 
@@ -23,6 +24,31 @@ func ProfileOf(t *disk.Table) (profile string, boot disk.Placed, err error) {
 		}
 	}
 	return "", disk.Placed{}, errors.New("this is no Kiln image: none of its partitions is Kiln's boot partition")
+}
+
+// CheckArch refuses an image whose /usr is of another architecture than its profile is
+// for: no machine starts from it.
+func CheckArch(t *disk.Table, profile string) error {
+	p, err := profiles.Load(profile)
+	if err != nil {
+		return err
+	}
+	want, err := arch.Get(p.Arch)
+	if err != nil {
+		return err
+	}
+	for _, name := range arch.Names() {
+		a, err := arch.Get(name)
+		if err != nil {
+			return err
+		}
+		for _, part := range t.Partitions {
+			if typ := part.Type.String(); name != p.Arch && (typ == a.UsrType || typ == a.UsrVerityType) {
+				return fmt.Errorf("this image is for no machine: its partition %s is for %s, and its profile, %s, for %s; build it again", part.Name, a.Go, profile, want.Go)
+			}
+		}
+	}
+	return nil
 }
 
 // NodeOf returns the profile of the image or disk f and the name of the node whose

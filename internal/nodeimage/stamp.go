@@ -82,33 +82,37 @@ func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written
 		return w, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	found, err := findFor(f, id)
-	if err != nil {
-		return w, fmt.Errorf("%s: %w", path, err)
+	if w, err = StampOpen(ctx, f, f, id, reset); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
 	}
-	t, part, booted := found.Table, found.ESP, found.Booted
-	if booted && !reset {
-		return w, fmt.Errorf("%s: %w", path, ErrBooted)
+	return w, err
+}
+
+// StampOpen is Stamp for an image that OpenExclusive opened. The stamp is written
+// through boot, which is f itself or watches over it.
+func StampOpen(ctx context.Context, f *os.File, boot esp.Device, id Identity, reset bool) (w Written, err error) {
+	found, err := CheckStamp(f, id.Node, id.Profile, reset)
+	if err != nil {
+		return w, err
 	}
 	// What follows takes milliseconds, and is not torn apart by an interrupt.
 	if err := ctx.Err(); err != nil {
 		return w, err
 	}
 	// The stamp first: a machine that is switched on in between is what it was.
-	if w.Stamp, err = replace(f, part, id); err != nil {
-		return w, fmt.Errorf("%s: %w", path, err)
+	if w.Stamp, err = replace(boot, found.ESP, id); err != nil {
+		return w, err
 	}
-	if booted || t.Damaged {
+	t := found.Table
+	if found.Booted || t.Damaged {
 		if err := t.Remove(f, IDsOf(id.Profile).State); err != nil {
-			return w, fmt.Errorf("%s: %w", path, err)
+			return w, err
 		}
 	}
 	if reset {
 		// Behind the last partition are only remains of the state, with its keys. The
 		// last MiB holds the backup of the partition table.
-		if err := erase(f, t.End(), t.Size-mib); err != nil {
-			return w, fmt.Errorf("%s: %w", path, err)
-		}
+		return w, erase(f, t.End(), t.Size-mib)
 	}
 	return w, nil
 }
@@ -166,14 +170,36 @@ func OpenExclusive(path string) (*os.File, error) {
 	return f, nil
 }
 
-// findFor recognises an image for the identity's profile.
-func findFor(f *os.File, id Identity) (*Found, error) {
+// CheckStamp says what image f is, if a node of the profile may be stamped into it.
+func CheckStamp(f *os.File, node, profile string, reset bool) (*Found, error) {
 	found, err := Identify(f)
-	if errors.As(err, new(*format.NotRawError)) {
+	switch {
+	case errors.As(err, new(*format.NotRawError)):
 		return nil, fmt.Errorf("only raw images can be stamped: %w; or stamp a new one with imagegen stamp --format", err)
+	case err != nil:
+		return nil, err
+	case found.Profile != profile:
+		return nil, fmt.Errorf("this is an image of profile %s, but node %s has profile %s", found.Profile, node, profile)
+	case found.Booted && !reset:
+		return nil, ErrBooted
 	}
-	if err == nil && found.Profile != id.Profile {
-		err = fmt.Errorf("this is an image of profile %s, but node %s has profile %s", found.Profile, id.Node, id.Profile)
+	return found, CheckArch(found.Table, profile)
+}
+
+// ReadBack checks that the image f has the node's stamp and no other. It reads the
+// stamp through boot, which is f itself or watches over it.
+func (id Identity) ReadBack(f *os.File, boot esp.Device) error {
+	found, err := Identify(f)
+	if err != nil {
+		return err
 	}
-	return found, err
+	v, err := esp.Open(boot, found.ESP.Offset, found.ESP.Size)
+	if err != nil {
+		return err
+	}
+	got, ok, err := ReadStamp(v)
+	if err == nil && (!ok || !got.Equal(id.Config)) {
+		err = errors.New("the stamp is not the one that was written")
+	}
+	return err
 }

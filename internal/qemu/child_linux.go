@@ -1,10 +1,16 @@
 package qemu
 
-import "syscall"
+import (
+	"os/exec"
+	"syscall"
 
-// childAttr puts QEMU into its own process group, and ends it with this process.
-func childAttr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	"github.com/kiln-os/kiln/internal/procgroup"
+)
+
+// bind puts QEMU into its own process group, and ends it with this process.
+func bind(cmd *exec.Cmd) {
+	procgroup.Set(cmd)
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 }
 
 func socketPairFDs() ([2]int, error) {

@@ -2,11 +2,16 @@
 
 package qemu
 
-import "syscall"
+import (
+	"os/exec"
+	"syscall"
 
-// childAttr puts QEMU into its own process group. Only Linux can end it with this
-// process, whatever ends this one.
-func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+	"github.com/kiln-os/kiln/internal/procgroup"
+)
+
+// bind puts QEMU into its own process group. Only Linux can end it with this process,
+// whatever ends this one.
+func bind(cmd *exec.Cmd) { procgroup.Set(cmd) }
 
 func socketPairFDs() ([2]int, error) {
 	syscall.ForkLock.RLock()

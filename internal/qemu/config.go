@@ -19,6 +19,9 @@ import (
 type Config struct {
 	Arch  arch.Arch
 	Accel Accel
+	// Board is a real board instead of the architecture's virtual machine. The first
+	// of Disks is its SD card, and it has no other.
+	Board *Board
 	// Name appears in errors and in the process list.
 	Name string
 	// Dir is the machine's own folder; Start makes it. The disk overlays, the
@@ -45,7 +48,18 @@ type Config struct {
 	ExtraArgs []string
 }
 
-// Disk is one virtio block device.
+// Board is a single-board computer that QEMU imitates: memory, processors and devices
+// are the board's own, without a PCI bus.
+type Board struct {
+	Machine string // QEMU's name, such as raspi3b
+	// Kernel and DeviceTree are what the board's firmware, which QEMU does not imitate,
+	// has read from the card: a boot loader such as U-Boot, and the board's device tree.
+	Kernel, DeviceTree string
+	// Serial is the number of the serial port that is the console, from 0.
+	Serial int
+}
+
+// Disk is one virtio block device, or a Board's SD card.
 type Disk struct {
 	// Image is a raw or qcow2 file. It is never written: the machine writes to an
 	// overlay in Dir.
@@ -145,6 +159,17 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		c.Net = &n
 	}
+	if b := c.Board; b != nil && (b.Machine == "" || b.Kernel == "" || b.DeviceTree == "") {
+		bad("Board %+v: want machine, kernel and device tree", *b)
+	}
+	if c.Board != nil && len(c.Disks) == 1 {
+		// QEMU's SD card has a size of a power of two, as cards have had.
+		if size := c.Disks[0].SizeBytes; size < 1<<20 || size&(size-1) != 0 {
+			bad("SD card of %d bytes: want a power of two", size)
+		}
+	} else if c.Board != nil {
+		bad("%d disks: a board has one SD card", len(c.Disks))
+	}
 	if c.Net != nil && c.Ethernet != nil {
 		bad("Net and Ethernet are both set; a machine has one network card")
 	}
@@ -233,6 +258,9 @@ func overlayName(i int) string { return "disk" + strconv.Itoa(i) + ".qcow2" }
 // overlays are given by path; fds 3, 4 and 5 are the control socket, the
 // console and the Ethernet cable.
 func (c Config) args(firmwareCode string) []string {
+	if c.Board != nil {
+		return c.boardArgs()
+	}
 	q := c.Arch.QEMU
 	a := []string{
 		"-name", escapeComma(c.Name),
@@ -269,6 +297,30 @@ func (c Config) args(firmwareCode string) []string {
 	}
 	if e := c.Ethernet; e != nil {
 		a = append(a, "-netdev", "stream,id=net0,server=off,addr.type=fd,addr.str=5", "-device", "virtio-net-pci,netdev=net0,romfile=,mac="+e.MAC.String())
+	}
+	return append(a, c.ExtraArgs...)
+}
+
+// boardArgs are args of a Board, whose processor is the one it has.
+func (c Config) boardArgs() []string {
+	a := []string{
+		"-name", escapeComma(c.Name), "-nodefaults", "-no-user-config", "-display", "none",
+		"-machine", c.Board.Machine, "-accel", "tcg,thread=multi",
+		"-kernel", c.Board.Kernel, "-dtb", c.Board.DeviceTree,
+		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
+		"-chardev", "socket,id=console,fd=4",
+	}
+	for range c.Board.Serial {
+		a = append(a, "-serial", "null")
+	}
+	cache := "writeback"
+	if c.Disks[0].Fast {
+		cache = "unsafe"
+	}
+	a = append(a, "-serial", "chardev:console",
+		"-drive", fmt.Sprintf("if=sd,format=qcow2,discard=unmap,cache=%s,file=%s", cache, escapeComma(filepath.Join(c.Dir, overlayName(0)))))
+	if c.Net != nil {
+		a = append(a, "-netdev", c.Net.arg(), "-device", "usb-net,netdev=net0")
 	}
 	return append(a, c.ExtraArgs...)
 }

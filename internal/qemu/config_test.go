@@ -205,3 +205,42 @@ func TestInspectImage(t *testing.T) {
 		}
 	}
 }
+
+func TestBoardArgs(t *testing.T) {
+	a, err := arch.Get("arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Config{
+		Arch: a, Name: "pi", Dir: "/m", Disks: []Disk{{Image: "card.img", SizeBytes: 8 << 30, Fast: true}}, Net: &Net{},
+		Board: &Board{Machine: "raspi3b", Kernel: "u-boot.bin", DeviceTree: "pi.dtb", Serial: 1},
+	}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(c.args(""), " ")
+	for _, want := range []string{
+		"-machine raspi3b", "-kernel u-boot.bin -dtb pi.dtb", "-serial null -serial chardev:console",
+		"-drive if=sd,format=qcow2,discard=unmap,cache=unsafe,file=/m/disk0.qcow2", "-device usb-net,netdev=net0",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	for _, not := range []string{"pci", "pflash", "-cpu", "-smp"} {
+		if strings.Contains(got, not) {
+			t.Errorf("%q in\n%s", not, got)
+		}
+	}
+	for want, change := range map[string]func(*Config){
+		"power of two":           func(c *Config) { c.Disks = []Disk{{Image: "card.img", SizeBytes: 7 << 30}} },
+		"one SD card":            func(c *Config) { c.Disks = nil },
+		"kernel and device tree": func(c *Config) { c.Board = &Board{Machine: "raspi3b"} },
+	} {
+		bad := c
+		change(&bad)
+		if _, err := bad.withDefaults(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}

@@ -64,9 +64,12 @@ func Start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 }
 
 func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
-	code, vars, err := t.Firmware(cfg.Arch)
-	if err != nil {
-		return nil, err
+	var code, vars string
+	if cfg.Board == nil {
+		var err error
+		if code, vars, err = t.Firmware(cfg.Arch); err != nil {
+			return nil, err
+		}
 	}
 	if vars != "" {
 		if err := makeVars(vars, filepath.Join(cfg.Dir, varsFile), cfg.Reuse); err != nil {
@@ -119,7 +122,7 @@ func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 	cmd.Stdout, cmd.Stderr = m.stderr, m.stderr
 	// Its own process group: an interrupt typed at the terminal is for this
 	// process to act on, with a proper shutdown.
-	cmd.SysProcAttr = childAttr()
+	bind(cmd)
 
 	wait, err := startBound(cmd)
 	err = errors.Join(err, qmpTheirs.Close(), conTheirs.Close())

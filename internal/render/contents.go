@@ -45,6 +45,20 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		file(bootplan.Path, 0o600, secret.New(planYAML)),
 		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n, p.UnmanagedDrivers)),
 	}
+	if n.Interface.WiFi {
+		wifi, err := wifiFiles(c.WiFi)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, wifi...)
+	}
+	if n.Pool() {
+		table, err := machines(n, p.UnmanagedDrivers).Marshal()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, textFile(bootplan.MachinesPath, string(table)))
+	}
 	if h := hosts(c); h != "" {
 		out = append(out, textFile("/etc/hosts", h))
 	}
@@ -67,14 +81,24 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		base string
 		ca   *pki.CA
 	}{{"ca", a.CA}, {"front-proxy-ca", a.FrontProxyCA}, {"etcd/ca", a.EtcdCA}} {
-		if ca.ca.KeyPEM.IsZero() {
-			// kubeadm takes a CA without its key for an external CA and then wants
-			// every certificate ready-made.
-			return nil, fmt.Errorf("the key of CA %s is missing: a control plane signs with it", ca.base)
+		if ca.ca.KeyPEM.IsZero() && len(a.Provided[n.Name]) == 0 {
+			return nil, fmt.Errorf("the key of CA %s is missing, and nothing that it has signed is provided", ca.base)
 		}
-		out = append(out,
-			file(pkiDir+"/"+ca.base+".crt", 0o644, secret.New(ca.ca.CertPEM)),
-			file(pkiDir+"/"+ca.base+".key", 0o600, ca.ca.KeyPEM))
+		out = append(out, file(pkiDir+"/"+ca.base+".crt", 0o644, secret.New(ca.ca.CertPEM)))
+		if !ca.ca.KeyPEM.IsZero() {
+			out = append(out, file(pkiDir+"/"+ca.base+".key", 0o600, ca.ca.KeyPEM))
+		}
+	}
+	for _, f := range a.Provided[n.Name] {
+		path := "/etc/kubernetes/" + f.Path
+		if rest, ok := strings.CutPrefix(f.Path, "pki/"); ok {
+			path = pkiDir + "/" + rest
+		}
+		mode := 0o644
+		if f.Private {
+			mode = 0o600
+		}
+		out = append(out, file(path, mode, f.Data))
 	}
 	return append(out,
 		file(pkiDir+"/sa.key", 0o600, a.ServiceAccountKey),
@@ -93,7 +117,10 @@ func networkUnit(n spec.Node, unmanaged []string) string {
 	if n.Interface.Name != "" {
 		line("Name=%s", n.Interface.Name)
 	}
-	if n.Interface.Name == "" {
+	switch {
+	case n.Interface.WiFi:
+		line("Name=%s", wlan)
+	case n.Interface.Name == "":
 		// Not bridges, VXLAN and the host's ends of pod interfaces: those have a
 		// kind, belong to the CNI, and may share the MAC of a real interface.
 		line("Type=ether")

@@ -1,18 +1,40 @@
 package render
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
 )
 
-// bootPlan makes the node's boot plan.
-func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, error) {
+// BootPlan makes the node's boot plan.
+func BootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, error) {
+	p, err := PublicPlan(c, n)
+	if err != nil {
+		return bootplan.Plan{}, err
+	}
+	p.Cluster.NotBefore = a.CA.Cert.NotBefore.UTC()
+	p.Tokens = bootTokens(a, p.Role, n.Name)
+	if n.Pool() {
+		p.Tokens = []bootplan.Token{plain(a.Token)} // not one of a single node
+	}
+	if p.Role == bootplan.RoleInit {
+		p.Tokens = append(p.Tokens, c.BootstrapTokens(a.Created())...)
+	} else if err := discover(c, a, &p); err != nil {
+		return bootplan.Plan{}, err
+	}
+	return p, p.Validate()
+}
+
+// PublicPlan is the node's boot plan without what comes of the cluster's secrets: a
+// joining node cannot find its cluster with it.
+func PublicPlan(c *spec.Cluster, n spec.Node) (bootplan.Plan, error) {
 	r, err := role(c, n)
 	if err != nil {
 		return bootplan.Plan{}, err
@@ -33,14 +55,9 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			Kubeadm:              c.Kubeadm,
 			Kubelet:              c.Kubelet,
 			KubeProxy:            c.KubeProxy,
-			NotBefore:            a.CA.Cert.NotBefore.UTC(),
 		},
-		Node:     bootplan.Node{Name: n.Name, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
-		Tokens:   bootTokens(a, r, n.Name),
+		Node:     bootplan.Node{Name: n.Name, NameFromPlatform: n.NameFrom == spec.FromPlatform, Labels: n.Labels, Taints: c.NodeTaints(n), NodeSettings: c.Settings(n)},
 		Timeouts: c.NodeTimeouts(n),
-	}
-	if r == bootplan.RoleInit {
-		p.Tokens = append(p.Tokens, c.BootstrapTokens(a.Created())...)
 	}
 	for _, s := range c.CertSANs {
 		// kubeadm keeps them in lower case in its configuration.
@@ -53,30 +70,52 @@ func bootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 			p.Cluster.CertSANs = append(p.Cluster.CertSANs, p.Cluster.VirtualIP)
 		}
 	}
+	if n.Pool() {
+		p.Node.Name, p.Node.FromTable = "", true
+	}
 	p.Node.NodeIPs = n.NodeIPs()
 	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {
 		p.Node.AdvertiseAddress = addr.String()
 	}
-	if r != bootplan.RoleInit {
-		endpoint, err := c.Endpoint()
+	return p, nil
+}
+
+// discover says how a node finds the cluster that it joins: with the user's kubeconfig,
+// else by token. It needs no token if the kubeconfig has credentials.
+func discover(c *spec.Cluster, a *pki.Authority, p *bootplan.Plan) error {
+	if kubeconfig := c.Documents.DiscoveryFile; !kubeconfig.IsZero() {
+		f, err := discoveryfile.Parse(kubeconfig)
 		if err != nil {
-			return bootplan.Plan{}, err
+			return fmt.Errorf("discovery.file: %w", err)
 		}
-		pin, err := a.Pin()
+		cas, err := f.CAs()
 		if err != nil {
-			return bootplan.Plan{}, err
+			return fmt.Errorf("discovery.file: its CA: %w", err)
 		}
-		p.Discovery = &bootplan.Discovery{Endpoint: endpoint, CACertHashes: []string{pin}}
+		if !slices.ContainsFunc(cas, a.CA.Cert.Equal) {
+			return fmt.Errorf("discovery.file: the kubeconfig of %s trusts another CA than ca.crt of the cluster's secrets: nodes would join another cluster; want the kubeconfig of this one", f.Cluster.Server)
+		}
+		p.Discovery = &bootplan.Discovery{Kubeconfig: kubeconfig}
+		if f.Credentials {
+			p.Tokens = nil
+		}
+		return nil
 	}
-	return p, p.Validate()
+	endpoint, err := c.Endpoint()
+	if err != nil {
+		return err
+	}
+	pin, err := a.Pin()
+	if err != nil {
+		return err
+	}
+	p.Discovery = &bootplan.Discovery{Endpoint: endpoint, CACertHashes: []string{pin}}
+	return nil
 }
 
 // bootTokens are the tokens that a node that creates the cluster makes known to it,
 // and the one with which another joins.
 func bootTokens(a *pki.Authority, r bootplan.Role, node string) []bootplan.Token {
-	plain := func(t pki.Token) bootplan.Token {
-		return bootplan.Token{ID: t.ID, Secret: t.Secret, Expires: t.Expires}
-	}
 	if r != bootplan.RoleInit {
 		return []bootplan.Token{plain(a.TokenFor(node))}
 	}
@@ -87,6 +126,25 @@ func bootTokens(a *pki.Authority, r bootplan.Role, node string) []bootplan.Token
 		out = append(out, t)
 	}
 	return out
+}
+
+func plain(t pki.Token) bootplan.Token {
+	return bootplan.Token{ID: t.ID, Secret: t.Secret, Expires: t.Expires}
+}
+
+// machines is the table of an image that several machines share.
+func machines(n spec.Node, unmanaged []string) bootplan.Machines {
+	t := bootplan.Machines{NamePrefix: n.NamePrefix}
+	for _, m := range n.Machines {
+		as := n.As(m)
+		row := bootplan.Machine{MAC: m.MAC, Serial: m.Serial, Name: m.Name, NodeIPs: as.NodeIPs()}
+		if as.Static() {
+			row.Addresses = texts(as.StaticAddresses())
+			row.Network = networkUnit(as, unmanaged)
+		}
+		t.Machines = append(t.Machines, row)
+	}
+	return t
 }
 
 // TokenDescription is what kubeadm token list shows of the token of a node, or with

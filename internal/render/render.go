@@ -27,7 +27,7 @@ type Rendered struct {
 // Node renders a node of c, whose Butane snippets it reads again. A worker gets the CA's pin and the bootstrap token,
 // never a private key.
 func Node(c *spec.Cluster, a *pki.Authority, n spec.Node) (Rendered, error) {
-	plan, err := bootPlan(c, a, n)
+	plan, err := BootPlan(c, a, n)
 	if err != nil {
 		return Rendered{}, fmt.Errorf("node %s: %w", n.Name, err)
 	}

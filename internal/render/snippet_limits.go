@@ -164,7 +164,7 @@ var lostPaths = map[string]string{
 // ownedUnits are the units that make a machine a node of a cluster. What they run
 // may be changed by drop-ins only.
 var ownedUnits = []string{
-	"firstboot.service", "kubelet.service", "containerd.service", "kiln-sshd-keygen.service", "kiln-virtual-ip.service", "kiln-start-order.service",
+	"firstboot.service", "kubelet.service", "containerd.service", "kiln-sshd-keygen.service", "kiln-virtual-ip.service", "kiln-start-order.service", "kiln-machine.service",
 	"systemd-networkd.service", "systemd-networkd.socket", "systemd-resolved.service",
 }
 

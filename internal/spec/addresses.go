@@ -109,11 +109,7 @@ func (c *Cluster) defaultSubnets() {
 
 // addresses checks the node's addresses and routers.
 func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
-	for i, a := range n.Nameservers {
-		if v.Doc.Has(p.Child("nameservers")) {
-			v.unicast(p.Child("nameservers", i), a)
-		}
-	}
+	v.nameservers(p, n)
 	one, list := p.Child("address"), p.Child("addresses")
 	for _, pair := range [][2]string{{"address", "addresses"}, {"gateway", "gateways"}} {
 		if v.Doc.Has(p.Child(pair[0])) && v.Doc.Has(p.Child(pair[1])) {
@@ -156,9 +152,21 @@ func (v *validator) addresses(p diag.Path, n Node, subnets []subnet) {
 	for i, a := range n.StaticAddresses() {
 		v.gateway(p, n, i, a)
 	}
+	if !v.Doc.Has(p.Child("gateways")) {
+		return
+	}
 	for i, g := range n.Gateways {
 		if !slices.ContainsFunc(n.StaticAddresses(), func(a netip.Prefix) bool { return a.Addr().Is6() == g.Is6() }) || i > 0 && g.Is6() == n.Gateways[0].Is6() {
 			v.bad(p.Child("gateways", i), "want one for each address family of the node", "%s is the router of no address of the node", g)
+		}
+	}
+}
+
+// nameservers checks the node's own name servers.
+func (v *validator) nameservers(p diag.Path, n Node) {
+	for i, a := range n.Nameservers {
+		if v.Doc.Has(p.Child("nameservers")) {
+			v.unicast(p.Child("nameservers", i), a)
 		}
 	}
 }

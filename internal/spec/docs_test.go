@@ -74,7 +74,7 @@ func settings(t reflect.Type, prefix string, into map[string]bool) {
 			settings(ft, name+".", into)
 		case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct && !reflect.PointerTo(ft.Elem()).Implements(textType):
 			settings(ft.Elem(), name+"[].", into)
-			if name == "nodes[].taints" { // a list whose being empty has a meaning
+			if name == "nodes[].taints" || name == "nodes[].machines" { // a list whose being empty has a meaning
 				into[name] = true
 			}
 		default:

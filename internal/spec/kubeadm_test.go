@@ -44,7 +44,7 @@ func TestDocumentMistakes(t *testing.T) {
 		"duration":          {with("certificateValidityPeriod: 1y"), []string{`f:13:28: certificateValidityPeriod: "1y" is not a duration; such as 90s`}},
 		"another name":      {with("clusterName: other"), []string{"f:13:14: clusterName: says something else than name at f:3:7; say it in one"}},
 		"another version":   {strings.Replace(with("kubernetesVersion: v1.37.2"), "name: demo", "name: demo\nkubernetesVersion: v1.36.0", 1), []string{"f:4:20: kubernetesVersion", "f:14:20: kubernetesVersion: says something else than kubernetesVersion at f:4:20"}},
-		"unknown version":   {with("kubernetesVersion: stable-1"), []string{`f:13:20: kubernetesVersion: there is no payload of Kubernetes "stable-1"; want v1.37.2, which is compiled, or payload.source: release`}},
+		"unknown version":   {with("kubernetesVersion: stable-1"), []string{`f:13:20: kubernetesVersion: there is no payload of Kubernetes "stable-1"; want v1.37.2, which imagegen compiles, or payload.source: release`}},
 		"another endpoint":  {strings.Replace(with("controlPlaneEndpoint: b.example.org"), "name: demo", "name: demo\ncontrolPlaneEndpoint: a.example.org", 1), []string{"f:14:23: controlPlaneEndpoint: says something else than controlPlaneEndpoint at f:4:23"}},
 		"the same endpoint": {strings.Replace(with("controlPlaneEndpoint: a.example.org:6443"), "name: demo", "name: demo\ncontrolPlaneEndpoint: a.example.org", 1), nil},
 		"another domain":    {strings.Replace(with("networking: {dnsDomain: b}"), "name: demo", "name: demo\nnetwork: {dnsDomain: a}", 1), []string{"f:14:25: networking.dnsDomain: says something else than network.dnsDomain at f:4:22"}},

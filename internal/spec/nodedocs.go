@@ -23,6 +23,9 @@ type NodeDocuments struct {
 	Reset *kubeadmapi.ResetConfiguration
 	// InitPatches and JoinPatches are the files of their patches folders.
 	InitPatches, JoinPatches []bootplan.Patch
+	// DiscoveryFile is the kubeconfig by which the nodes that join find the cluster;
+	// empty means by token.
+	DiscoveryFile secret.Value
 }
 
 // nodeDocument is what InitConfiguration and JoinConfiguration have in common.
@@ -173,12 +176,39 @@ func (c *Cluster) decodeNodeDocuments(found map[string]*strict.Decoder, known Kn
 		docs.Join = &kubeadmapi.JoinConfiguration{}
 		d.Decode(docs.Join, "a "+kubeadmapi.KindJoin, "")
 		docs.JoinPatches = readPatches(d, docs.Join.Patches, known)
+		docs.DiscoveryFile = readDiscoveryFile(d, docs.Join.Discovery.File, known)
 	}
 	if d := found[kubeadmapi.KindReset]; d != nil {
 		docs.Reset = &kubeadmapi.ResetConfiguration{}
 		d.Decode(docs.Reset, "a "+kubeadmapi.KindReset, "")
 		docs.Reset.TypeMeta.APIVersion, docs.Reset.TypeMeta.Kind = "", ""
 	}
+}
+
+// readDiscoveryFile reads the kubeconfig that a document names.
+func readDiscoveryFile(d *strict.Decoder, f *kubeadmapi.FileDiscovery, known Known) secret.Value {
+	at := diag.Path{"discovery", "file", "kubeConfigPath"}
+	const want = "want the path of a kubeconfig, relative to the cluster file's folder"
+	switch {
+	case f == nil || d.Bad(at):
+		return secret.Value{}
+	case !d.Doc.Has(at):
+		d.List.Add(d.Doc.At(at, "is missing", want))
+		return secret.Value{}
+	case f.KubeConfigPath == "":
+		d.RejectAt(at, "is empty", want)
+		return secret.Value{}
+	case strings.Contains(f.KubeConfigPath, "://"):
+		d.RejectAt(at, "it is a URL, and neither a build nor a first boot fetches it", want)
+		return secret.Value{}
+	case known.DiscoveryFile == nil:
+		return secret.Value{}
+	}
+	v, err := known.DiscoveryFile(f.KubeConfigPath)
+	if err != nil {
+		d.RejectAt(at, err.Error(), "want a kubeconfig with the cluster's server and CA, as kubectl -n kube-public get configmap cluster-info -o jsonpath={.data.kubeconfig} prints it")
+	}
+	return v
 }
 
 // readPatches reads the folder of patches that a document names.

@@ -218,13 +218,13 @@ func (v *validator) apiEndpoint(p diag.Path, e kubeadmapi.APIEndpoint, nodes []N
 	}
 }
 
-// discovery checks how nodes find the cluster. imagegen knows it: only what says the
-// same can stand there.
+// discovery checks how nodes find the cluster. imagegen knows it: besides a kubeconfig,
+// which is checked where it is read, only what says the same can stand there.
 func (v *validator) discovery(k kubeadmapi.Discovery) {
 	p := diag.Path{"discovery"}
 	const made = "remove it"
-	if k.File != nil {
-		v.bad(p.Child("file"), made, "nodes find the cluster of their file with the token and the CA pin that imagegen bakes in, without a kubeconfig")
+	if k.File != nil && k.BootstrapToken != nil {
+		v.bad(p.Child("file"), "keep one of the two", "discovery.bootstrapToken and discovery.file are two ways to the cluster")
 	}
 	if !k.TLSBootstrapToken.IsZero() {
 		v.bad(p.Child("tlsBootstrapToken"), made, "imagegen makes the token and bakes it in")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
+	"github.com/kiln-os/kiln/internal/secret"
 )
 
 // kubeadmDoc is minimal with a document of kubeadm's, whose own lines begin in line 13.
@@ -86,7 +87,13 @@ func TestNodeDocumentMistakes(t *testing.T) {
 		"usages":       {initDoc("bootstrapTokens: [{token: " + token + ", usages: [sign]}]"), []string{`"sign" is not a known usage of a bootstrap token; want one of signing, authentication`}},
 		"groups":       {initDoc("bootstrapTokens: [{token: " + token + ", usages: [signing], groups: ['system:masters']}]"), []string{`token groups cannot be specified unless usages include "authentication"`, `"system:masters" is not a group of a bootstrap token`}},
 
-		"discovery by file":  {joinDoc("discovery: {file: {kubeConfigPath: /x}}"), []string{"discovery.file: nodes find the cluster of their file"}},
+		"discovery by file":  {joinDoc("discovery: {file: {kubeConfigPath: join.conf}}"), nil},
+		"both discoveries":   {joinDoc("discovery: {file: {kubeConfigPath: join.conf}, bootstrapToken: {apiServerEndpoint: 10.0.2.15:6443}}"), []string{"f:13:13: discovery.file: discovery.bootstrapToken and discovery.file are two ways to the cluster; keep one of the two"}},
+		"token and file":     {joinDoc("discovery: {file: {kubeConfigPath: join.conf}, tlsBootstrapToken: " + token + "}"), []string{"discovery.tlsBootstrapToken: imagegen makes the token and bakes it in; remove it"}},
+		"file without path":  {joinDoc("discovery: {file: {}}"), []string{"discovery.file.kubeConfigPath: is missing; want the path of a kubeconfig, relative to the cluster file's folder"}},
+		"file, empty path":   {joinDoc("discovery: {file: {kubeConfigPath: ''}}"), []string{"f:13:36: discovery.file.kubeConfigPath: is empty"}},
+		"file by URL":        {joinDoc("discovery: {file: {kubeConfigPath: 'https://a/b'}}"), []string{"f:13:36: discovery.file.kubeConfigPath: it is a URL, and neither a build nor a first boot fetches it"}},
+		"bad discovery file": {joinDoc("discovery: {file: {kubeConfigPath: bad.conf}}"), []string{"f:13:36: discovery.file.kubeConfigPath: bad.conf: it is not a kubeconfig; want a kubeconfig with the cluster's server and CA"}},
 		"discovery":          {joinDoc("discovery:", "  tlsBootstrapToken: "+token, "  bootstrapToken: {token: "+token+", caCertHashes: [sha256:x], unsafeSkipCAVerification: true}"), []string{"discovery.tlsBootstrapToken", "discovery.bootstrapToken.token", "discovery.bootstrapToken.caCertHashes", "discovery.bootstrapToken.unsafeSkipCAVerification"}},
 		"endpoint":           {joinDoc("discovery: {bootstrapToken: {apiServerEndpoint: 10.0.2.15:6443}}"), nil},
 		"another endpoint":   {joinDoc("discovery: {bootstrapToken: {apiServerEndpoint: 10.0.2.16:6443}}"), []string{"the cluster's endpoint is 10.0.2.15:6443 in the document of kind Cluster"}},
@@ -106,6 +113,12 @@ func TestNodeDocumentMistakes(t *testing.T) {
 			k := known
 			k.Patches = func(dir string) ([]bootplan.Patch, []error) {
 				return nil, []error{errors.New(dir + "/x.yaml: unknown target, must be one of [etcd]")}
+			}
+			k.DiscoveryFile = func(path string) (secret.Value, error) {
+				if path == "bad.conf" {
+					return secret.Value{}, errors.New(path + ": it is not a kubeconfig")
+				}
+				return secret.FromString("kind: Config\n"), nil
 			}
 			_, list := Parse("f", []byte(tc.text), k)
 			if len(list) != len(tc.want) {

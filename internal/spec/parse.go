@@ -18,13 +18,16 @@ import (
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
+	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/internal/strict"
 )
 
 // Known is what the program that reads the file can build.
 type Known struct {
 	Profiles []string
+	Clouds   []string // those of Profiles whose platform gives machines names
 	Formats  []string // of image files
+	WiFi     []string // those of Profiles whose machines have Wi-Fi
 	Suites   []string // of Debian
 	Versions []string // of Kubernetes, compiled: "v1.37.2"
 	// Release reads a payload manifest, whose path is as the cluster file has it, and
@@ -33,6 +36,9 @@ type Known struct {
 	// Patches reads a folder of patches, whose path is as the cluster file has it. Nil
 	// checks nothing and reads none.
 	Patches func(directory string) ([]bootplan.Patch, []error)
+	// DiscoveryFile reads and checks the kubeconfig of kubeadm's discovery.file, whose
+	// path is as the cluster file has it. Nil checks nothing and reads none.
+	DiscoveryFile func(path string) (secret.Value, error)
 }
 
 // The kinds of documents that may stand beside the Cluster.
@@ -64,7 +70,7 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	docs, list := diag.ParseAll(filename, data)
 	defer func() {
 		list.Sort()
-		hideTokens(list)
+		hideSecrets(list)
 	}()
 	if len(docs) == 0 {
 		if len(list) == 0 {
@@ -194,6 +200,7 @@ func decodeComponent(d *strict.Decoder, into any, what string) json.RawMessage {
 var textForms = map[reflect.Type][2]string{
 	reflect.TypeFor[netip.Prefix]():      {"an address with a prefix length", "such as 10.0.2.15/24"},
 	reflect.TypeFor[netip.Addr]():        {"an IP address", "such as 10.0.2.2"},
+	reflect.TypeFor[secret.Value]():      {"a password", ""},
 	reflect.TypeFor[Duration]():          {"a duration of 0s or more", "such as 24h or 90m"},
 	reflect.TypeFor[bootplan.Duration](): {"a duration above 0s", "such as 30m"},
 	reflect.TypeFor[metav1.Duration]():   {"a duration", "such as 90s"},
@@ -204,11 +211,15 @@ var textForms = map[reflect.Type][2]string{
 // token is what may be a bootstrap token in a line of the file.
 var token = regexp.MustCompile(`\b[a-z0-9]{6}\.[a-z0-9]{16}\b`)
 
-// hideTokens takes the secret parts of tokens out of the lines that mistakes show.
-// A line that stands for a token that is none is not shown at all.
-func hideTokens(list diag.List) {
+// password is a line of the file with a password, from its key to the end.
+var password = regexp.MustCompile(`(password["']?[ \t]*:).*`)
+
+// hideSecrets takes passwords and the secret parts of tokens out of the lines that
+// mistakes show. A line that stands for one that is none is not shown at all.
+func hideSecrets(list diag.List) {
 	for i, m := range list {
-		if strings.HasPrefix(m.Path, "bootstrapTokens") || strings.HasPrefix(m.Path, "discovery") {
+		list[i].Source = password.ReplaceAllString(m.Source, "$1 ****")
+		if strings.HasPrefix(m.Path, "bootstrapTokens") || strings.HasPrefix(m.Path, "wifi.password") || strings.HasPrefix(m.Path, "discovery") && !strings.HasPrefix(m.Path, "discovery.file") {
 			list[i].Source = ""
 		}
 		list[i].Source = token.ReplaceAllStringFunc(list[i].Source, func(s string) string { return s[:7] + strings.Repeat("*", 16) })

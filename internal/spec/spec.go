@@ -16,6 +16,7 @@ import (
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/kubeadmapi"
+	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/pki"
 )
 
@@ -68,6 +69,7 @@ type Cluster struct {
 	CertSANs []string          `json:"certSANs"`
 	Network  Network           `json:"network"`
 	Nodes    []Node            `json:"nodes"`
+	WiFi     WiFi              `json:"wifi"`
 	SSH      SSH               `json:"ssh"`
 	Time     Time              `json:"time"`
 	Tokens   Tokens            `json:"tokens"`
@@ -134,11 +136,14 @@ type Network struct {
 	Nameservers []netip.Addr `json:"nameservers"`
 }
 
-// Node is one machine.
+// Node is one machine, or several that share an image.
 type Node struct {
-	Name    string `json:"name"`
-	Role    Role   `json:"role"`
-	Profile string `json:"profile"`
+	Name string `json:"name"`
+	// NameFrom is FromPlatform for a node that takes the name that its platform gives the
+	// machine; Name is that of the image then.
+	NameFrom string `json:"nameFrom"`
+	Role     Role   `json:"role"`
+	Profile  string `json:"profile"`
 	// Formats are those of the node's image files; none means those of the profile.
 	Formats []string `json:"formats"`
 	// Address is static, with its prefix length (10.0.2.15/24); without one the node asks DHCP.
@@ -159,13 +164,35 @@ type Node struct {
 	KubeletExtraArgs      []kubeadmapi.Arg `json:"kubeletExtraArgs"`
 	IgnorePreflightErrors []string         `json:"ignorePreflightErrors"`
 	Butane                []Snippet        `json:"butane"`
+	// Machines are the machines that share the node's image; those that are not among
+	// them are called NamePrefix and the end of their Ethernet address. See Pool.
+	Machines   []Machine `json:"machines"`
+	NamePrefix string    `json:"namePrefix"`
+
+	// Image is the name of the node whose image this one has; "" if it is its own.
+	Image string `json:"-"`
 }
+
+// FromPlatform is a value of NameFrom.
+const FromPlatform = "platform"
 
 // Static reports whether the node has a fixed address.
 func (n Node) Static() bool { return n.Address.IsValid() }
 
+// WiFi is the wireless network of the nodes whose Interface says so.
+type WiFi struct {
+	// Country is where the nodes are, which decides the channels that they may use: its
+	// code of ISO 3166-1.
+	Country string `json:"country"`
+	SSID    string `json:"ssid"` // the network's name
+	// Password is that of WPA2: text, or the key that is derived of it as 64
+	// hexadecimal digits.
+	Password secret.Value `json:"password"`
+}
+
 // Interface picks the network interface; empty means any Ethernet.
 type Interface struct {
+	WiFi bool   `json:"wifi"` // the one wireless interface
 	MAC  string `json:"mac"`  // lower case, with colons
 	Name string `json:"name"` // "enp1s0"; * matches any characters
 }
@@ -311,6 +338,7 @@ func (c *Cluster) applyDefaults() {
 		if mac, err := net.ParseMAC(n.Interface.MAC); err == nil {
 			n.Interface.MAC = mac.String()
 		}
+		n.poolDefaults()
 	}
 }
 

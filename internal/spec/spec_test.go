@@ -144,7 +144,7 @@ func TestMistakes(t *testing.T) {
 		"empty nodes":         {head + "nodes: []\n", []string{"nodes: the list is empty; want a list of nodes, at least one of role control-plane"}},
 		"null nodes":          {head + "nodes:\n", []string{"f:4:1: nodes: is missing"}},
 		"cluster name":        {strings.Replace(minimal, "demo", "De_mo", 1), []string{`"De_mo" is not a DNS label`}},
-		"version":             {minimal + "kubernetesVersion: v1.36.0\n", []string{`f:10:20: kubernetesVersion: there is no payload of Kubernetes "v1.36.0"; want v1.37.2, which is compiled, or payload.source: release`}},
+		"version":             {minimal + "kubernetesVersion: v1.36.0\n", []string{`f:10:20: kubernetesVersion: there is no payload of Kubernetes "v1.36.0"; want v1.37.2, which imagegen compiles, or payload.source: release`}},
 		"suite":               {minimal + "debian: {suite: forkie}\n", []string{`debian.suite: "forkie" is not a known suite of Debian that nodes are made of; did you mean forky?`}},
 		"algorithm":           {minimal + "encryptionAlgorithm: RSA2048\n", []string{`did you mean RSA-2048?`}},
 		"endpoint with scheme": {minimal + "controlPlaneEndpoint: https://a.example.org\n",
@@ -255,7 +255,7 @@ nodes:
 	const want = `cluster.yaml:3:7: name: "Demo" is not a DNS label; want at most 63 of a-z, 0-9 and -, with a letter or digit at both ends
     3 | name: Demo
       |       ^~~~
-cluster.yaml:4:20: kubernetesVersion: there is no payload of Kubernetes "v1.2.3"; want v1.37.2, which is compiled, or payload.source: release
+cluster.yaml:4:20: kubernetesVersion: there is no payload of Kubernetes "v1.2.3"; want v1.37.2, which imagegen compiles, or payload.source: release
     4 | kubernetesVersion: v1.2.3
       |                    ^~~~~~
 cluster.yaml:6:3: network.podSubnet: unknown key "podSubnet"; did you mean podSubnets?

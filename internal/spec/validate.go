@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"path"
 	"regexp"
@@ -104,6 +103,7 @@ func (v *validator) validate() {
 	}
 	subnets := v.network()
 	v.nodes(subnets)
+	v.wifi()
 }
 
 // payload checks where the programs come from, and that it has the version of
@@ -111,7 +111,7 @@ func (v *validator) validate() {
 func (v *validator) payload() {
 	p := diag.Path{"payload"}
 	pl, versions := v.c.Payload, v.known.Versions
-	want := "want " + strings.Join(versions, " or ") + ", which is compiled, or payload.source: release"
+	want := "want " + strings.Join(versions, " or ") + ", which imagegen compiles, or payload.source: release"
 	switch manifest := p.Child("manifest"); pl.Source {
 	case PayloadRelease:
 		if !v.required(manifest, "want the path of a payload manifest, such as payload.yaml") {
@@ -318,7 +318,7 @@ func (v *validator) nodes(subnets []subnet) {
 	seen := map[string]diag.Path{} // names, addresses and MACs; they cannot be confused
 	unique := func(q diag.Path, s, what string) {
 		if first, dup := seen[s]; dup && s != "" {
-			v.bad(q, "every node needs its own", "%s %s is taken by %s", what, s, first)
+			v.bad(q, "every node needs its own", "%s is taken by %s", strings.TrimSpace(what+" "+s), first)
 			return
 		}
 		seen[s] = q
@@ -336,6 +336,9 @@ func (v *validator) nodes(subnets []subnet) {
 			unique(at, a.Addr().String(), "address")
 		}
 		unique(q.Child("interface", "mac"), n.Interface.MAC, "MAC address")
+		if n.Pool() {
+			v.pool(q, n, subnets, unique)
+		}
 		switch n.Role {
 		case RoleControlPlane:
 			control++
@@ -356,19 +359,30 @@ func (v *validator) nodes(subnets []subnet) {
 
 var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.:@*-]{1,15}$`)
 
-func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
-	if q := p.Child("name"); v.required(q, "want a host name, such as kiln-1") {
-		switch {
-		case len(validation.IsDNS1123Subdomain(n.Name)) > 0:
-			v.bad(q, "want a-z, 0-9, - and dots, with a letter or digit at both ends", "%q is not a host name", n.Name)
-		case len(n.Name) > 63:
-			// Linux takes 64 (HOST_NAME_MAX), certificates take 64 in a common
-			// name, and Kubernetes takes 63 in the label kubernetes.io/hostname.
-			v.bad(q, "want at most 63 characters", "the name has %d characters", len(n.Name))
-		case n.Name == "localhost" || strings.HasPrefix(n.Name, "localhost."):
-			v.bad(q, "want a name of its own, such as kiln-1", "%s is every machine's own name", n.Name)
-		}
+// nameFrom checks a node whose image may be that of several machines.
+func (v *validator) nameFrom(p diag.Path, n Node) {
+	if n.NameFrom == "" {
+		return
 	}
+	q := p.Child("nameFrom")
+	v.oneOf(q, n.NameFrom, []string{FromPlatform}, "source of names")
+	if n.Role == RoleControlPlane {
+		v.bad(q, "leave it out; only workers may have it", "a control plane has the name that its certificates have")
+	}
+	if slices.Contains(v.known.Profiles, n.Profile) && !slices.Contains(v.known.Clouds, n.Profile) {
+		v.bad(q, "leave it out, or take the profile of a cloud: "+strings.Join(v.known.Clouds, ", "), "machines of profile %s are given no names", n.Profile)
+	}
+	if n.Static() || len(n.Addresses) > 0 {
+		v.bad(q, "leave out the address, or nameFrom", "several machines cannot have one address")
+	}
+	if n.Interface.MAC != "" {
+		v.bad(q, "leave out interface.mac, or nameFrom", "several machines cannot have one hardware address")
+	}
+}
+
+func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
+	v.hostName(p.Child("name"), n.Name)
+	v.nameFrom(p, n)
 	if q := p.Child("role"); v.required(q, "want control-plane or worker") {
 		v.oneOf(q, string(n.Role), []string{string(RoleControlPlane), string(RoleWorker)}, "role")
 	}
@@ -378,11 +392,13 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 	for i, f := range n.Formats {
 		v.oneOf(p.Child("formats", i), f, v.known.Formats, "image format")
 	}
-	v.addresses(p, n, subnets)
+	if n.Pool() {
+		v.nameservers(p, n)
+	} else {
+		v.addresses(p, n, subnets)
+	}
 	if m := n.Interface.MAC; m != "" {
-		if hw, err := net.ParseMAC(m); err != nil || len(hw) != 6 {
-			v.bad(p.Child("interface", "mac"), "such as 52:54:00:12:34:56", "%q is not an Ethernet address", m)
-		}
+		v.ethernet(p.Child("interface", "mac"), m)
 	}
 	if s := n.Interface.Name; s != "" && !interfaceName.MatchString(s) {
 		v.bad(p.Child("interface", "name"), "such as enp1s0 or en*", "%q is not an interface name", s)
@@ -403,6 +419,23 @@ func (v *validator) node(p diag.Path, n Node, subnets []subnet) {
 	v.taints(p.Child("taints"), n.Taints)
 	v.kubeletFlags(p.Child("kubeletExtraArgs"), n.KubeletExtraArgs)
 	v.ignored(p.Child("ignorePreflightErrors"), n.IgnorePreflightErrors)
+}
+
+// hostName checks the name of a machine.
+func (v *validator) hostName(q diag.Path, name string) {
+	if !v.required(q, "want a host name, such as kiln-1") {
+		return
+	}
+	switch {
+	case len(validation.IsDNS1123Subdomain(name)) > 0:
+		v.bad(q, "want a-z, 0-9, - and dots, with a letter or digit at both ends", "%q is not a host name", name)
+	case len(name) > 63:
+		// Linux takes 64 (HOST_NAME_MAX), certificates take 64 in a common
+		// name, and Kubernetes takes 63 in the label kubernetes.io/hostname.
+		v.bad(q, "want at most 63 characters", "the name has %d characters", len(name))
+	case name == "localhost" || strings.HasPrefix(name, "localhost."):
+		v.bad(q, "want a name of its own, such as kiln-1", "%s is every machine's own name", name)
+	}
 }
 
 // badKey is bad for the key at p.

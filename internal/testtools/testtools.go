@@ -61,6 +61,22 @@ func Kernel(t testing.TB, a arch.Arch) *tree.Tree {
 }
 
 func kernel(ctx context.Context, a arch.Arch) (*tree.Tree, error) {
+	// What the package depends on makes an initramfs when it is installed.
+	return packages(ctx, a, []string{"main"}, deb.Request{Roots: []string{a.Kernel}, Exclude: []string{"kmod", "linux-base", "initramfs-tools"}})
+}
+
+// Packages returns the files of packages of Debian's archive and of what they depend on,
+// resolved, verified and unpacked as for an image.
+func Packages(t testing.TB, a arch.Arch, components []string, req deb.Request) *tree.Tree {
+	t.Helper()
+	files, err := packages(t.Context(), a, components, req)
+	if err != nil {
+		t.Fatalf("packages %v: %v", req.Roots, err)
+	}
+	return files
+}
+
+func packages(ctx context.Context, a arch.Arch, components []string, req deb.Request) (*tree.Tree, error) {
 	c, err := cache.Open("")
 	if err != nil {
 		return nil, err
@@ -69,15 +85,14 @@ func kernel(ctx context.Context, a arch.Arch) (*tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: []string{"main"}, Cache: c, Now: time.Now()}
-	// What the package depends on makes an initramfs when it is installed.
-	lock, err := archive.Resolve(ctx, a.Debian, deb.Request{Roots: []string{a.Kernel}, Exclude: []string{"kmod", "linux-base", "initramfs-tools"}})
+	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: components, Cache: c, Now: time.Now()}
+	lock, err := archive.Resolve(ctx, a.Debian, req)
 	if err != nil {
 		return nil, err
 	}
-	packages, err := archive.Fetch(ctx, lock, nil)
+	files, err := archive.Fetch(ctx, lock, nil)
 	if err != nil {
 		return nil, err
 	}
-	return deb.Unpack(ctx, c, lock, packages)
+	return deb.Unpack(ctx, c, lock, files)
 }

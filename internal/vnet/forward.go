@@ -33,16 +33,27 @@ func (n *Network) Forward(targets ...netip.AddrPort) (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
+// Listen takes connections to an address and port of the network, which becomes one of
+// the gateway's: for a service that is elsewhere, such as a cloud's metadata. The caller
+// serves them, and closes it before the network.
+func (n *Network) Listen(at netip.AddrPort) (net.Listener, error) {
+	if err := n.addAddress(at.Addr(), at.Addr().BitLen()); err != nil {
+		return nil, err
+	}
+	l, err := gonet.ListenTCP(n.stack, fullAddress(at), protocolOf(at.Addr()))
+	if err != nil {
+		return nil, fmt.Errorf("network: %s: %w", at, err)
+	}
+	return l, nil
+}
+
 // Balance takes connections to an address and port of the network, which becomes
 // one of the gateway's, to one of the targets that accepts it: the load balancer
 // that is in front of a cluster elsewhere.
 func (n *Network) Balance(at netip.AddrPort, targets ...netip.AddrPort) error {
-	if err := n.addAddress(at.Addr(), at.Addr().BitLen()); err != nil {
-		return err
-	}
-	l, err := gonet.ListenTCP(n.stack, fullAddress(at), protocolOf(at.Addr()))
+	l, err := n.Listen(at)
 	if err != nil {
-		return fmt.Errorf("network: %s: %w", at, err)
+		return err
 	}
 	return n.proxy(l, targets)
 }

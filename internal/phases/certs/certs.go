@@ -8,8 +8,8 @@
 // OUTPUTS: in /etc/kubernetes/pki every other certificate of the certificate plan
 // (.crt 0644, .key 0600).
 //
-// A certificate that exists is kept if it chains to its CA now, has its key and
-// has all names this node needs; otherwise it is issued anew. kubeadm would keep a
+// A certificate that exists is kept if it chains to its CA now, has its key, its
+// subject and usages, and all names this node needs; otherwise it is issued anew. kubeadm would keep a
 // certificate with missing names and leave the API server unreachable under them.
 //
 // A CA whose key is not there is an external one: then what it signs must be provided,
@@ -21,15 +21,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
-	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/nodecerts"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 	"github.com/kiln-os/kiln/internal/secret"
@@ -38,7 +37,8 @@ import (
 
 // Run issues what is missing or does not fit.
 func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
-	in, err := sanInput(cfg)
+	node := nodecerts.Node{Plan: cfg.Plan, Name: cfg.NodeName, Address: cfg.AdvertiseAddress}
+	in, err := node.SANInput()
 	if err != nil {
 		return phase.Permanent(err)
 	}
@@ -53,10 +53,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	cas := map[string]*pki.CA{}
 	var missing []string
 	var issues []func() error
-	for _, row := range pki.Certificates() {
-		if cfg.Plan.Cluster.ExternalEtcd() != nil && (row.File == etcdCA || row.Signer == etcdCA) {
-			continue
-		}
+	for _, row := range nodecerts.Certificates(cfg.Plan.Cluster) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -105,33 +102,11 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	return nil
 }
 
-// etcdCA is the File of etcd's CA in the certificate plan.
-const etcdCA = "etcd/ca"
-
 func reason(err error) string {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "missing"
 	}
 	return err.Error()
-}
-
-func sanInput(cfg nodeconfig.Config) (pki.SANInput, error) {
-	service, err := cfg.APIServiceIP()
-	if err != nil {
-		return pki.SANInput{}, fmt.Errorf("certificates: address of the API service: %w", err)
-	}
-	etcd := cfg.Plan.Cluster.LocalEtcd()
-	in := pki.SANInput{
-		NodeName: cfg.NodeName, AdvertiseAddress: cfg.AdvertiseAddress, APIServiceIP: service,
-		DNSDomain: cfg.Plan.Cluster.DNSDomain, CertSANs: cfg.Plan.Cluster.CertSANs,
-		EtcdServerSANs: etcd.ServerCertSANs, EtcdPeerSANs: etcd.PeerCertSANs,
-	}
-	if e := cfg.Plan.Cluster.ControlPlaneEndpoint; e != "" {
-		if in.ControlPlaneHost, _, err = bootplan.SplitEndpoint(e); err != nil {
-			return pki.SANInput{}, fmt.Errorf("certificates: control-plane endpoint: %w", err)
-		}
-	}
-	return in, nil
 }
 
 func loadCA(paths host.Paths, file string) (*pki.CA, error) {
@@ -182,39 +157,7 @@ func unfit(paths host.Paths, file string, spec pki.LeafSpec, ca *pki.CA, now tim
 	if err != nil {
 		return err
 	}
-	if err := pki.CheckPair(certPEM, secret.New(key)); err != nil {
-		return err
-	}
-	if err := pki.CheckChain(certPEM, ca.CertPEM, now); err != nil {
-		return err
-	}
-	cert, err := pki.ParseCertificate(certPEM)
-	if err != nil {
-		return err
-	}
-	if cert.Subject.CommonName != spec.CN {
-		return fmt.Errorf("common name %q, want %q", cert.Subject.CommonName, spec.CN)
-	}
-	have := map[string]bool{}
-	for _, d := range cert.DNSNames {
-		have[d] = true
-	}
-	for _, ip := range cert.IPAddresses {
-		if a, ok := netip.AddrFromSlice(ip); ok {
-			have[a.Unmap().String()] = true
-		}
-	}
-	for _, d := range spec.DNS {
-		if !have[d] {
-			return fmt.Errorf("no subject alternative name %s", d)
-		}
-	}
-	for _, a := range spec.IPs {
-		if !have[a.Unmap().String()] {
-			return fmt.Errorf("no subject alternative name %s", a)
-		}
-	}
-	return nil
+	return nodecerts.CheckLeaf(certPEM, secret.New(key), spec, ca, now)
 }
 
 // issue writes the key before the certificate: a certificate that exists has its key.

@@ -30,7 +30,25 @@ const interval = 5 * time.Second
 
 // Run finds the cluster and checks it.
 func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+	return run(ctx, cfg, paths, r, func(floor time.Time) error {
+		r.Warn("the clock is behind: the cluster's certificates exist since %s; setting it to that", floor.UTC().Format(time.RFC3339))
+		return host.SetClock(floor)
+	})
+}
+
+// Rehearse is Run on a machine whose clock is not to be set.
+func Rehearse(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report) error {
+	return run(ctx, cfg, paths, r, func(floor time.Time) error {
+		r.Warn("the clock is behind: the cluster's certificates exist since %s; the first boot would set it to that", floor.UTC().Format(time.RFC3339))
+		return nil
+	})
+}
+
+func run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.Report, setClock func(time.Time) error) error {
 	d := cfg.Plan.Discovery
+	if d == nil && cfg.Plan.TokensRemoved {
+		return phase.Permanent(errors.New("the boot plan has no discovery kubeconfig any more: it was removed once this node had joined; to join again the node needs a new stamp"))
+	}
 	if d == nil {
 		return phase.Permanent(errors.New("the boot plan has no discovery"))
 	}
@@ -44,8 +62,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	err := phase.Poll(ctx, r, what, interval, time.Duration(cfg.Plan.Timeouts.Discovery), func(ctx context.Context) (err error) {
 		found, err = find(ctx)
 		if clock := new(discovery.ClockError); errors.As(err, &clock) {
-			r.Warn("the clock is behind: the cluster's certificates exist since %s; setting it to that", clock.Floor.UTC().Format(time.RFC3339))
-			return errors.Join(err, host.SetClock(clock.Floor))
+			return errors.Join(err, setClock(clock.Floor))
 		}
 		if errors.Is(err, discovery.ErrKubeconfig) {
 			return phase.Permanent(err)

@@ -41,22 +41,9 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 		r.Step("etcd is external")
 		return nil
 	}
-	j := joiner{cfg: cfg, paths: paths, r: r, peer: staticpod.EtcdPeerURL(cfg), bound: time.Duration(cfg.Plan.Timeouts.EtcdCall)}
-	err = phase.Poll(ctx, r, "the addresses of the cluster's etcd", interval, j.bound, func(ctx context.Context) error {
-		endpoints, err := etcdcluster.Endpoints(ctx, api)
-		// A learner, which this node's member may be, does not answer.
-		others := slices.DeleteFunc(endpoints, func(e string) bool { return e == staticpod.EtcdClientURL(cfg) })
-		if err == nil && len(others) == 0 {
-			err = errors.New("the cluster shows no etcd pods of other control planes")
-		}
-		j.endpoints = others
-		return err
-	})
+	j, err := connect(ctx, cfg, paths, api, r)
 	if err != nil {
 		return err
-	}
-	if j.client, err = etcdcluster.Dial(paths, j.endpoints); err != nil {
-		return phase.Permanent(err)
 	}
 	defer func() { err = errors.Join(err, j.client.Close()) }()
 	for _, step := range []func(context.Context) error{j.add, j.start, j.promote} {
@@ -70,6 +57,57 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kube
 		}
 	}
 	return nil
+}
+
+// Rehearse says what Run would change in etcd and changes nothing there. paths is not
+// the node's own folder: the manifest is written there.
+func Rehearse(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) (err error) {
+	if cfg.Plan.Cluster.ExternalEtcd() != nil {
+		r.Step("etcd is external")
+		return nil
+	}
+	j, err := connect(ctx, cfg, paths, api, r)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, j.client.Close()) }()
+	list, err := j.client.Members(ctx)
+	if err != nil {
+		return err
+	}
+	if m, ok := etcdcluster.Find(list, j.peer); ok {
+		r.Step("etcd member %x has this node's address already", m.ID)
+	} else {
+		r.Step("would add %s to etcd's %d member(s), and give it a vote once it has the data", j.peer, len(list))
+	}
+	pod, err := staticpod.JoiningEtcdPod(cfg, etcdcluster.InitialCluster(list, cfg.NodeName, j.peer))
+	if err != nil {
+		return phase.Permanent(err)
+	}
+	_, err = staticpod.Write(paths, pod)
+	return err
+}
+
+// connect finds the other control planes' etcd. The client is to be closed.
+func connect(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) (joiner, error) {
+	j := joiner{cfg: cfg, paths: paths, r: r, peer: staticpod.EtcdPeerURL(cfg), bound: time.Duration(cfg.Plan.Timeouts.EtcdCall)}
+	err := phase.Poll(ctx, r, "the addresses of the cluster's etcd", interval, j.bound, func(ctx context.Context) error {
+		endpoints, err := etcdcluster.Endpoints(ctx, api)
+		// A learner, which this node's member may be, does not answer.
+		others := slices.DeleteFunc(endpoints, func(e string) bool { return e == staticpod.EtcdClientURL(cfg) })
+		if err == nil && len(others) == 0 {
+			err = errors.New("the cluster shows no etcd pods of other control planes")
+		}
+		j.endpoints = others
+		return err
+	})
+	if err != nil {
+		return j, err
+	}
+	if j.client, err = etcdcluster.Dial(paths, j.endpoints); err != nil {
+		return j, phase.Permanent(err)
+	}
+	return j, nil
 }
 
 var errRemoved = errors.New("somebody removed the member from etcd while it was joining")

@@ -15,7 +15,6 @@
 package kubeconfig
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,10 +23,9 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/client-go/tools/clientcmd"
-
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/host"
+	"github.com/kiln-os/kiln/internal/nodecerts"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 	"github.com/kiln-os/kiln/internal/secret"
@@ -56,19 +54,14 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	now := time.Now()
 	var missing []string
 	var issues []func() error
-	for _, row := range pki.Kubeconfigs() {
-		if row.InitOnly && cfg.Plan.Role.Joins() {
-			continue
-		}
-		server := "https://" + cfg.ControlPlaneEndpoint()
-		if row.Local {
-			server = "https://" + cfg.LocalAPIEndpoint()
-		}
+	node := nodecerts.Node{Plan: cfg.Plan, Name: cfg.NodeName, Address: cfg.AdvertiseAddress}
+	for _, row := range nodecerts.Kubeconfigs(cfg.Plan.Role) {
+		server := node.Server(row)
 		if external {
 			server = ""
 		}
 		path := paths.Kubeconfig(row.File)
-		why := unfit(path, server, row.Leaf(cfg.NodeName).CN, ca, now)
+		why := unfit(path, server, row.Leaf(cfg.NodeName), ca, now)
 		if why == nil {
 			continue
 		}
@@ -101,48 +94,11 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, r phase.R
 	return nil
 }
 
-// unfit says why an existing kubeconfig cannot be kept; nil means it can. server is the
-// one it must name, "" for any. Its
-// errors quote nothing of the file: it holds a private key.
-func unfit(path, server, user string, ca *pki.CA, now time.Time) error {
+// unfit says why an existing kubeconfig cannot be kept; nil means it can.
+func unfit(path, server string, spec pki.LeafSpec, ca *pki.CA, now time.Time) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	conf, err := clientcmd.Load(data)
-	if err != nil {
-		return errors.New("it is not a kubeconfig")
-	}
-	context, ok := conf.Contexts[conf.CurrentContext]
-	if !ok || conf.Clusters[context.Cluster] == nil || conf.AuthInfos[context.AuthInfo] == nil {
-		return errors.New("its current context names no cluster and user")
-	}
-	cluster, auth := conf.Clusters[context.Cluster], conf.AuthInfos[context.AuthInfo]
-	if server != "" && cluster.Server != server {
-		return fmt.Errorf("server %s, want %s", cluster.Server, server)
-	}
-	got, err := pki.ParseCertificate(cluster.CertificateAuthorityData)
-	if err != nil {
-		return fmt.Errorf("its CA: %w", err)
-	}
-	if !bytes.Equal(got.Raw, ca.Cert.Raw) {
-		return errors.New("it trusts another CA")
-	}
-	if auth.ClientCertificate != "" { // rotated by the kubelet
-		return nil
-	}
-	if err := pki.CheckPair(auth.ClientCertificateData, secret.New(auth.ClientKeyData)); err != nil {
-		return fmt.Errorf("its client certificate: %w", err)
-	}
-	if err := pki.CheckChain(auth.ClientCertificateData, ca.CertPEM, now); err != nil {
-		return err
-	}
-	cert, err := pki.ParseCertificate(auth.ClientCertificateData)
-	if err != nil {
-		return err
-	}
-	if cert.Subject.CommonName != user {
-		return fmt.Errorf("user %q, want %q", cert.Subject.CommonName, user)
-	}
-	return nil
+	return nodecerts.CheckKubeconfig(data, server, spec, ca, now)
 }

@@ -1,0 +1,50 @@
+package spec
+
+import (
+	"strings"
+	"testing"
+)
+
+const pool = minimal + `- name: workers
+  role: worker
+  profile: qemu-amd64
+  gateways: [10.0.2.2, "fd00::2"]
+  labels: {example.org/rack: r1}
+  machines:
+  - {mac: "52:54:00:AB:CD:01", name: alpha, address: 10.0.2.21/24}
+  - {serial: 10000000ABCDEF01, name: beta}
+  - {serial: " 7 ", name: gamma, addresses: [10.0.2.23/24, "fd00::23/64"], gateways: [10.0.2.3]}
+`
+
+func TestPool(t *testing.T) {
+	c, list := Parse("cluster.yaml", []byte(pool), known)
+	if len(list) > 0 {
+		t.Fatal(list)
+	}
+	n := c.Nodes[1]
+	if !n.Pool() || c.Nodes[0].Pool() || n.NamePrefix != "workers-" || n.Machines[0].MAC != "52:54:00:ab:cd:01" || n.Machines[1].Serial != "10000000abcdef01" {
+		t.Errorf("%+v", n)
+	}
+	for i, want := range []struct{ name, address, gateways, mac string }{
+		{"alpha", "10.0.2.21/24", "[10.0.2.2]", "52:54:00:ab:cd:01"},
+		{"beta", "invalid Prefix", "[]", ""},
+		{"gamma", "10.0.2.23/24", "[10.0.2.3]", ""},
+	} {
+		m := n.As(n.Machines[i])
+		gateways := "["
+		for _, g := range m.StaticGateways() {
+			gateways += g.String()
+		}
+		if m.Pool() || m.Image != "workers" || m.Name != want.name || m.Address.String() != want.address || gateways+"]" != want.gateways || m.Interface.MAC != want.mac || m.Labels["example.org/rack"] != "r1" {
+			t.Errorf("%+v, gateways %s", m, gateways)
+		}
+	}
+	all := c.Expand(func(m Machine) bool { return m.MAC != "" })
+	if len(all.Nodes) != 2 || all.Nodes[1].Name != "alpha" || len(c.Nodes) != 2 || c.Nodes[1].Name != "workers" {
+		t.Errorf("%+v", all.Nodes)
+	}
+	empty, list := Parse("cluster.yaml", []byte(strings.Split(pool, "  gateways")[0]+"  machines: []\n"), known)
+	if len(list) > 0 || !empty.Nodes[1].Pool() {
+		t.Errorf("an empty list: %v", list)
+	}
+}
