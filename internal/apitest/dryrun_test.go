@@ -34,6 +34,10 @@ func TestJoinDryRun(t *testing.T) {
 		run(t, c, p)
 	}
 	admin, etcd, program := clientOf(t, c, kubeapi.AdminConf), etcdClient(t, c), firstboot(t)
+	// A rehearsal does not wait for long, and the controller manager has just begun.
+	eventually(t, time.Minute, "the signature of cluster-info", func() (bool, error) {
+		return configMap(t, admin, "kube-public", "cluster-info").Data["jws-kubeconfig-"+c.Config.Plan.Tokens[0].ID] != "", nil
+	})
 	for _, tc := range []struct {
 		name   string
 		role   bootplan.Role
