@@ -35,7 +35,7 @@ kind: Cluster
 name: story
 nodes:
 {{- range .Nodes}}
-  - {name: {{.Name}}, role: {{.Role}}, profile: qemu-{{.Arch}}, addresses: [{{.Addresses}}], gateways: [{{.Gateways}}]}
+  - {name: {{.Name}}, role: {{.Role}}, profile: qemu-{{.Arch}}, addresses: [{{.Addresses}}], gateways: [{{.Gateways}}], nameservers: [{{.Gateways}}]}
 {{- end}}
 ssh:
   authorizedKeys:

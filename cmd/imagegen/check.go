@@ -159,6 +159,9 @@ func notesOn(c *spec.Cluster) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		if n.Static() && len(n.Nameservers) == 0 {
+			notes = append(notes, n.Name+" has a static address and no name server: the cluster's DNS asks those of the nodes for names outside, and does not start on a node without one; set nameservers, or network.nameservers")
+		}
 		if a.ELFClass != elf.ELFCLASS32 {
 			continue
 		}
