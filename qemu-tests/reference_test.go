@@ -59,7 +59,7 @@ const referenceSnippet = `butane:
                 Wants=network-online.target
                 After=network-online.target
                 [Service]
-                UnsetEnvironment=GOGC KILN_STARTUP_GOGC
+                UnsetEnvironment=GOGC
         - name: containerd.service
           dropins:
             - name: 50-reference.conf

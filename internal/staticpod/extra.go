@@ -102,10 +102,9 @@ func defaulted(envs []corev1.EnvVar) []corev1.EnvVar {
 
 // collectorEnvs are Kiln's own variables of the control plane's components: Go's
 // collector runs when the heap has grown by half, not to twice its size
-// (pkg.go.dev/runtime). Most of what they hold is garbage, so that costs little. Only
-// while they start they make more (payload/kubernetes/collector.go).
+// (pkg.go.dev/runtime). Most of what they hold is garbage, so that costs little.
 func collectorEnvs() []corev1.EnvVar {
-	return []corev1.EnvVar{{Name: "GOGC", Value: "50"}, {Name: "KILN_STARTUP_GOGC", Value: "400"}}
+	return []corev1.EnvVar{{Name: "GOGC", Value: "50"}}
 }
 
 // etcdExtraEnvs are Kiln's own variables of etcd: it refuses to start on

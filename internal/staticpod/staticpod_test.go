@@ -97,7 +97,7 @@ func TestProxyVariablesStayOutside(t *testing.T) {
 	}
 	for _, p := range pods(t, config(), host.Paths{Root: t.TempDir()}) {
 		for _, env := range p.Spec.Containers[0].Env {
-			if env.Name != "GOGC" && env.Name != "KILN_STARTUP_GOGC" {
+			if env.Name != "GOGC" {
 				t.Errorf("%s has %v", p.Name, env)
 			}
 		}

@@ -72,6 +72,5 @@ func main() {
 			filepath.Base(os.Args[0]), strings.Join(names, ", "))
 		os.Exit(2)
 	}
-	startCollector()
 	os.Exit(run())
 }
