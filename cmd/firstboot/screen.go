@@ -19,8 +19,8 @@ import (
 )
 
 // screen is the login screen, and the light of a board that may have none: it shows
-// whoever stands before the machine how far the first boot is. It takes words of the boot plan and the record, which holds
-// no secret, and never a token or a key.
+// whoever stands before the machine how far the first boot is. It takes words of the
+// boot plan and the record, which holds no secret, and never a token or a key.
 type screen struct {
 	paths                        host.Paths
 	cluster, node, role, address string // empty if not known
