@@ -225,7 +225,7 @@ func checkReboot(t *testing.T, n *node) {
 		t.Error("the boot id has changed, but the machine saw no reset")
 	}
 	n.times.add("reboot: SSH login", time.Since(start))
-	state, err := cluster.WaitBooted(n.within(t, 10*time.Minute), n.client, progress(t, start), nodeName, now)
+	state, err := cluster.WaitBooted(n.within(t, 10*time.Minute), n.client, progress(t, start), nodeName, now, old)
 	if err != nil {
 		t.Fatal(err)
 	}

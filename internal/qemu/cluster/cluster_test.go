@@ -117,6 +117,31 @@ func TestPending(t *testing.T) {
 	}
 }
 
+func TestNotReported(t *testing.T) {
+	on := func(node, container string) corev1.Pod {
+		p := pod(corev1.PodRunning, corev1.ConditionTrue)
+		p.Name, p.Spec.NodeName = "on-"+node, node
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{ContainerID: container, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		return p
+	}
+	before := State{Pods: []corev1.Pod{on("n1", "a"), on("n2", "b")}}
+	for _, tc := range []struct {
+		name string
+		now  State
+		want string
+	}{
+		{"nothing has reported", before, "pod kube-system/on-n1: no report since the boot"},
+		{"a new container", State{Pods: []corev1.Pod{on("n1", "c"), on("n2", "b")}}, ""},
+		{"other nodes keep theirs", State{Pods: []corev1.Pod{on("n2", "b")}}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := strings.Join(tc.now.notReported("n1", before), "; "); got != tc.want {
+				t.Errorf("got  %q\nwant %q", got, tc.want)
+			}
+		})
+	}
+}
+
 // sshServer is a real SSH server that accepts one key and runs three commands.
 func sshServer(t *testing.T, authorized string, hostKey func() ssh.Signer) int {
 	t.Helper()

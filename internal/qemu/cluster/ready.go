@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -156,16 +157,40 @@ func WaitReady(ctx context.Context, c kubernetes.Interface, progress func(string
 
 // WaitBooted waits until the node's kubelet reports the given boot id
 // (/proc/sys/kernel/random/boot_id) and everything is ready. After a reboot the
-// API shows the state of the previous boot until the kubelet has reported.
-func WaitBooted(ctx context.Context, c kubernetes.Interface, progress func(string), node, bootID string) (State, error) {
+// API shows the state of the previous boot until the kubelet has reported, and it
+// reports the pods after the node: a pod that still has one of the containers in
+// before, the state when the node went down, is not reported yet.
+func WaitBooted(ctx context.Context, c kubernetes.Interface, progress func(string), node, bootID string, before State) (State, error) {
 	return waitFor(ctx, c, progress, func(s State) []string {
 		for _, n := range s.Nodes {
 			if n.Name == node && n.Status.NodeInfo.BootID != bootID {
 				return []string{fmt.Sprintf("node %s: no report from its kubelet since boot %s", node, bootID)}
 			}
 		}
-		return s.Pending(node)
+		return append(s.notReported(node, before), s.Pending(node)...)
 	})
+}
+
+// notReported lists, sorted, the node's pods whose containers are those of before.
+func (s State) notReported(node string, before State) []string {
+	old := map[string]bool{}
+	for _, p := range before.Pods {
+		for _, c := range p.Status.ContainerStatuses {
+			if p.Spec.NodeName == node && c.State.Running != nil {
+				old[c.ContainerID] = true
+			}
+		}
+	}
+	var out []string
+	for _, p := range s.Pods {
+		if slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+			return c.State.Running != nil && old[c.ContainerID]
+		}) {
+			out = append(out, fmt.Sprintf("pod %s/%s: no report since the boot", p.Namespace, p.Name))
+		}
+	}
+	sort.Strings(out)
+	return out
 }
 
 func waitFor(ctx context.Context, c kubernetes.Interface, progress func(string), pending func(State) []string) (State, error) {
