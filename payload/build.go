@@ -67,12 +67,39 @@ func (c Component) modfile(o Options) []string {
 
 // compile builds the programs of c into dir.
 func compile(ctx context.Context, o Options, c Component, dir string) error {
-	for _, p := range c.Programs {
-		o.Progress(fmt.Sprintf("compile %s %s for %s", p.Name, c.Version, o.Arch.Go))
-		args := append([]string{"build"}, flags...)
-		args = append(args, c.modfile(o)...)
-		args = append(args, "-ldflags", c.ldflags(), "-o", filepath.Join(dir, p.Name), p.Package)
-		if _, err := run(command(ctx, o, filepath.Join(o.SourceDir, c.Name), args...)); err != nil {
+	for _, list := range c.files() {
+		if err := compileFile(ctx, o, c, list, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compileFile builds one file that is all programs of list.
+func compileFile(ctx context.Context, o Options, c Component, list []Program, dir string) error {
+	first := list[0]
+	o.Progress(fmt.Sprintf("compile %s %s for %s", first.Name, c.Version, o.Arch.Go))
+	args := append([]string{"build"}, flags...)
+	args = append(args, c.modfile(o)...)
+	pkg := first.Package
+	if len(list) > 1 {
+		tmp, err := os.MkdirTemp("", "kiln-merge-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		var overlay string
+		if overlay, pkg, err = merge(ctx, o, c, list, tmp); err != nil {
+			return fmt.Errorf("merge %s: %w", c.Name, err)
+		}
+		args = append(args, "-overlay", overlay)
+	}
+	args = append(args, "-ldflags", c.ldflags(), "-o", filepath.Join(dir, first.Name), pkg)
+	if _, err := run(command(ctx, o, filepath.Join(o.SourceDir, c.Name), args...)); err != nil {
+		return err
+	}
+	for _, p := range list[1:] {
+		if err := os.Link(filepath.Join(dir, first.Name), filepath.Join(dir, p.Name)); err != nil {
 			return err
 		}
 	}

@@ -94,6 +94,9 @@ type Component struct {
 type Program struct {
 	Name    string
 	Package string // import path, or a path in the module
+	// In is an earlier program of the component in whose file this one is, too; empty
+	// for one that has a file of its own.
+	In string
 }
 
 func (c Component) ldflags() string {
@@ -119,36 +122,36 @@ func Components(kubernetes string) ([]Component, error) {
 		plugins    = "github.com/containernetworking/plugins"
 		flannel    = "github.com/flannel-io/flannel"
 	)
-	cni := []Program{{"flannel", "./flannel"}}
+	cni := []Program{{Name: "flannel", Package: "./flannel"}}
 	for _, p := range []string{
 		"ipam/host-local", "main/bridge", "main/host-device", "main/loopback", "main/ptp",
 		"meta/bandwidth", "meta/firewall", "meta/portmap", "meta/tuning",
 	} {
-		cni = append(cni, Program{p[strings.Index(p, "/")+1:], plugins + "/plugins/" + p})
+		cni = append(cni, Program{p[strings.Index(p, "/")+1:], plugins + "/plugins/" + p, "flannel"})
 	}
 	components := []Component{
 		{
 			Name: "kubernetes", Module: k.module, Version: k.version, Pin: "k8s.io/kubernetes",
-			Programs: []Program{{Kubernetes, "."}},
+			Programs: []Program{{Name: Kubernetes, Package: "."}},
 			set:      append(k.versionVars("k8s.io/component-base/version"), k.versionVars("k8s.io/client-go/pkg/version")...),
 		},
 		{
 			Name: "etcd", Version: EtcdVersion, Pin: "go.etcd.io/etcd/server/v3",
-			Programs: []Program{{Etcd, "go.etcd.io/etcd/server/v3"}, {Etcdctl, "go.etcd.io/etcd/etcdctl/v3"}},
+			Programs: []Program{{Name: Etcd, Package: "go.etcd.io/etcd/server/v3"}, {Etcdctl, "go.etcd.io/etcd/etcdctl/v3", Etcd}},
 			set:      []string{"go.etcd.io/etcd/api/v3/version.GitSHA=" + EtcdVersion},
 		},
 		{
 			Name: "containerd", Version: ContainerdVersion, Pin: containerd,
 			Programs: []Program{
-				{Containerd, containerd + "/cmd/containerd"},
-				{Shim, containerd + "/cmd/containerd-shim-runc-v2"},
-				{Ctr, containerd + "/cmd/ctr"},
+				{Name: Containerd, Package: containerd + "/cmd/containerd"},
+				{Name: Shim, Package: containerd + "/cmd/containerd-shim-runc-v2"},
+				{Ctr, containerd + "/cmd/ctr", Containerd},
 			},
 			set: []string{containerd + "/version.Version=" + ContainerdVersion},
 		},
 		{
 			Name: "coredns", Version: CoreDNSVersion, Pin: "github.com/coredns/coredns",
-			Programs: []Program{{CoreDNS, "github.com/coredns/coredns"}},
+			Programs: []Program{{Name: CoreDNS, Package: "github.com/coredns/coredns"}},
 		},
 		{
 			Name: "cni", Version: CNIVersion, Pin: plugins, Programs: cni,
@@ -156,12 +159,12 @@ func Components(kubernetes string) ([]Component, error) {
 		},
 		{
 			Name: "flannel", Version: FlannelVersion, Pin: flannel,
-			Programs: []Program{{Flanneld, "."}, {FlannelInstallConf, flannel + "/cmd/install_conf"}},
+			Programs: []Program{{Name: Flanneld, Package: "."}, {Name: FlannelInstallConf, Package: flannel + "/cmd/install_conf"}},
 			set:      []string{flannel + "/pkg/version.Version=" + FlannelVersion},
 		},
 		{
 			Name: "pause", Version: PauseVersion,
-			Programs: []Program{{Pause, "."}},
+			Programs: []Program{{Name: Pause, Package: "."}},
 			set:      []string{"main.version=" + PauseVersion},
 		},
 	}

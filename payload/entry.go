@@ -46,6 +46,9 @@ func entryKey(o Options, c Component, goVersion string) (string, error) {
 	parts = append(parts, settings(o)...)
 	for _, p := range c.Programs {
 		parts = append(parts, p.Name, p.Package)
+		if p.In != "" {
+			parts = append(parts, p.In, dispatcher)
+		}
 	}
 	dir := filepath.Join(o.SourceDir, c.Name)
 	other := c.Module != c.Name // then these files of dir are not read

@@ -49,6 +49,12 @@ const referenceSnippet = `butane:
               contents: |
                 [Unit]
                 ConditionPathExists=/never
+        - name: kiln-resume.service
+          dropins:
+            - name: 50-reference.conf
+              contents: |
+                [Unit]
+                ConditionPathExists=/never
         - name: systemd-networkd-wait-online.service
           enabled: true
         - name: kubelet.service

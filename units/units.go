@@ -36,6 +36,7 @@ var systemLinks = []link{
 	{"usr/lib/systemd/system/default.target", "multi-user.target"},
 	{"usr/lib/systemd/system/multi-user.target.wants/firstboot.service", "../firstboot.service"},
 	{"usr/lib/systemd/system/multi-user.target.wants/kiln-machine.service", "../kiln-machine.service"},
+	{"usr/lib/systemd/system/multi-user.target.wants/kiln-resume.service", "../kiln-resume.service"},
 	{"usr/lib/systemd/system/multi-user.target.wants/kiln-start-order.service", "../kiln-start-order.service"},
 	{"usr/lib/systemd/system/multi-user.target.wants/kiln-virtual-ip.service", "../kiln-virtual-ip.service"},
 	{"usr/lib/systemd/system/ssh.service.wants/kiln-sshd-keygen.service", "../kiln-sshd-keygen.service"},

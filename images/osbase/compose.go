@@ -18,6 +18,7 @@ const Factory = "usr/share/factory/etc"
 type Program struct {
 	Path    string // in the tree
 	Content tree.Content
+	Names   []string // hard links to it: more paths in the tree
 	Links   []string // symbolic links to it, as paths in the tree
 }
 
@@ -34,6 +35,9 @@ func Configure(packages *tree.Tree, programs []Program, vars units.Vars, release
 	}
 	for _, p := range programs {
 		packages.Set(p.Path, &tree.Entry{Type: tree.File, Mode: 0o755, Content: p.Content})
+		for _, n := range p.Names {
+			packages.Set(n, &tree.Entry{Type: tree.Hardlink, Link: p.Path})
+		}
 		for _, l := range p.Links {
 			packages.AddSymlink(l, relative(l, p.Path))
 		}

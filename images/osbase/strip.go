@@ -40,6 +40,10 @@ var dropped = []string{
 	"usr/lib/udev/hwdb.d", "usr/lib/systemd/catalog",
 	// What keepalived's libraries bring for SNMP, D-Bus and modules of Perl, and its example.
 	"usr/share/perl", "usr/share/snmp", "usr/share/glib-2.0", "usr/share/gettext", "usr/share/misc/pci.ids", "etc/keepalived/keepalived.conf.sample",
+	// Ignition's configs are checked where they are made. Nobody logs in from a node
+	// to somewhere else with keys of an agent, a smart card or the host; one locale is built in.
+	"usr/bin/ignition-validate", "usr/bin/ssh-add", "usr/bin/ssh-agent", "usr/bin/ssh-keyscan", "usr/bin/localedef",
+	"usr/lib/openssh/ssh-keysign", "usr/lib/openssh/ssh-pkcs11-helper", "usr/lib/openssh/ssh-sk-helper",
 	// Old and exotic.
 	"usr/share/zoneinfo/right", "usr/share/zoneinfo/posix",
 	"usr/share/polkit-1", "usr/share/pkgconfig", "usr/lib/pkgconfig", "usr/share/ca-certificates-java",

@@ -221,9 +221,9 @@ func (p *packer) add(ctx context.Context, f *file) error {
 }
 
 // place returns where the next n bytes of a file go: a block of their own, or if
-// they are its tail the fragment block.
+// they are a short tail the fragment block.
 func (p *packer) place(f *file, n int) (*block, error) {
-	if n == blockSize {
+	if n > fragmentSize {
 		b, err := p.take()
 		if err != nil {
 			return nil, err
@@ -231,7 +231,7 @@ func (p *packer) place(f *file, n int) (*block, error) {
 		b.file = f
 		return b, nil
 	}
-	if p.fragment != nil && len(p.fragment.data)+n > blockSize {
+	if p.fragment != nil && len(p.fragment.data)+n > fragmentSize {
 		p.submitFragment()
 	}
 	if p.fragment == nil {

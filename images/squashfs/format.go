@@ -7,10 +7,14 @@ const (
 	magic       = 0x73717368 // "hsqs"
 	compression = 6          // ZSTD_COMPRESSION
 
-	// blockSize of data and fragment blocks: larger blocks compress better, but
-	// reading one page decompresses a whole block.
-	blockLog  = 18
+	// blockSize of data blocks is the format's limit: larger blocks compress better.
+	// Reading one page decompresses a whole block, which then is in the page cache.
+	blockLog  = 20
 	blockSize = 1 << blockLog
+
+	// fragmentSize is how much of small files and of ends of files a fragment block
+	// has. The kernel keeps few of these blocks, and unpacks one for a small file.
+	fragmentSize = 1 << 18
 
 	metadataSize = 8192 // uncompressed, of every metadata block but a table's last
 

@@ -68,7 +68,9 @@ func buildPrograms(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 // better than any digest of ours what has changed, and has compiled packages in its
 // own cache; but it links anew each time, so the program is kept by their IDs.
 func buildOwn(ctx context.Context, o Options, a arch.Arch, root, name string) (program, error) {
-	flags := []string{"-trimpath", "-buildvcs=false", "-mod=readonly"}
+	// Without gRPC's debug pages, whose templates may call any method by its name: the
+	// linker would keep all methods there are, which is a third of the program.
+	flags := []string{"-trimpath", "-buildvcs=false", "-mod=readonly", "-tags=grpcnotrace"}
 	ldflags := "-s -w -buildid= -X github.com/kiln-os/kiln/internal/version.Version=" + o.Release
 	run := func(args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, "go", args...)
@@ -142,20 +144,22 @@ func osPrograms(ps programs) ([]osbase.Program, error) {
 	} else {
 		places = append(places, place{"kubelet", "usr/bin/kubelet", nil}, place{"kubectl", "usr/bin/kubectl", nil})
 	}
+	for _, n := range payload.CNIPlugins() {
+		places = append(places, place{n, "usr/lib/cni/" + n, nil})
+	}
 	var out []osbase.Program
+	at := map[string]int{} // by digest: programs that are merged are one file
 	for _, p := range places {
+		if i, ok := at[ps[p.name].sha256]; ok {
+			out[i].Names = append(out[i].Names, p.path)
+			continue
+		}
 		c, err := ps.content(p.name)
 		if err != nil {
 			return nil, err
 		}
+		at[ps[p.name].sha256] = len(out)
 		out = append(out, osbase.Program{Path: p.path, Content: c, Links: p.links})
-	}
-	for _, n := range payload.CNIPlugins() {
-		c, err := ps.content(n)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, osbase.Program{Path: "usr/lib/cni/" + n, Content: c})
 	}
 	return out, nil
 }
