@@ -244,6 +244,15 @@ func checkReboot(t *testing.T, n *node) {
 		}
 	}
 
+	// The kubelet has taken over what was started before it came up.
+	resumed := n.sh(t, "journalctl -b -u kiln-resume -o cat --no-pager")
+	for _, component := range []string{"etcd", "kube-apiserver"} {
+		_, id, _ := strings.Cut(ids[component+"-"+nodeName+"/"+component], "://")
+		if id == "" || !strings.Contains(resumed, component+" runs: container "+id+",") {
+			t.Errorf("%s runs in container %q, want the one that was started before the kubelet:\n%s", component, id, resumed)
+		}
+	}
+
 	// The second boot has nothing to set up: the unit is not even started. Asked for
 	// by hand, firstboot says so.
 	if got := n.sh(t, "systemctl show -P ConditionResult -P ExecMainStartTimestampMonotonic -P ActiveState firstboot.service | sort | xargs"); got != "0 inactive no" {

@@ -150,6 +150,9 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 	defer func() { report.Finish(err) }()
 	// What the network's libraries have to say must not go through the progress.
 	logrus.SetOutput(lineWriter(func(line string) { report.Log("network: " + line) }))
+	if cl.Existing() {
+		return errors.New("the cluster file has workers alone, for a cluster that there is, and the machines' network leads nowhere; boot the images in the network of that cluster")
+	}
 	nodes := f.selected(cl)
 	admin, err := os.ReadFile(filepath.Join(f.out, build.SecretsDir, build.AdminConf))
 	if err != nil {

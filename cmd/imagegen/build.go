@@ -113,6 +113,9 @@ func (a *app) reportBuild(r *build.Result, file, out string) error {
 		bootable = bootable || i.Format == format.Raw
 	}
 	a.printCommands(images)
+	if r.Admin == "" {
+		return nil // workers of a cluster that there is
+	}
 	fmt.Fprintf(a.Out, "\nKeys and kubeconfig: %s (keep this folder)\n", filepath.Join(out, build.SecretsDir))
 	if bootable {
 		fmt.Fprintf(a.Out, "To run it here:      imagegen boot %s -o %s\n", file, out)

@@ -139,7 +139,10 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := &Result{Images: images, Admin: filepath.Join(o.Out, SecretsDir, AdminConf), Lock: filepath.Join(o.Out, LockFile)}
+	result := &Result{Images: images, Lock: filepath.Join(o.Out, LockFile)}
+	if !o.Cluster.Existing() {
+		result.Admin = filepath.Join(o.Out, SecretsDir, AdminConf)
+	}
 	bases := baseRecord{}
 	loaded := map[string]*nodeimage.Base{}
 	var found []*foundBase // in the order of the nodes

@@ -23,6 +23,9 @@ type RequestedNode struct {
 // for everything if there are no secrets yet. Keys that are there are used again. It
 // makes no CA. Without names it is for all control planes.
 func Requests(o Options, names []string) ([]RequestedNode, error) {
+	if o.Cluster.Existing() {
+		return nil, errors.New("the cluster file has no control plane, and workers get no certificates of their own: they ask the cluster for them")
+	}
 	nodes := o.Cluster.ControlPlanes()
 	if len(names) > 0 {
 		nodes = nil

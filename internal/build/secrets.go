@@ -21,7 +21,12 @@ const NodesDir = "nodes"
 
 // secrets reads the cluster's secrets, makes what is missing, and reads what is
 // provided for its nodes.
+//
+// Of a cluster that is not in the file there are none: what its workers need is there.
 func secrets(o Options) (*pki.Authority, error) {
+	if o.Cluster.Existing() {
+		return &pki.Authority{}, nil
+	}
 	endpoint, err := o.Cluster.Endpoint()
 	if err != nil {
 		return nil, err
@@ -98,6 +103,18 @@ func certNode(c *spec.Cluster, n spec.Node) (nodecerts.Node, error) {
 		return nodecerts.Node{}, fmt.Errorf("node %s: %w", n.Name, err)
 	}
 	return nodecerts.Node{Plan: plan, Name: n.Name, Address: c.AdvertiseAddress(n)}, nil
+}
+
+// requireKeys fails unless the output folder has the cluster's keys. Where they are
+// missing, new ones would be another cluster's.
+func requireKeys(o Options) error {
+	if o.Cluster.Existing() {
+		return errors.New("the cluster file has workers alone, for a cluster that there is: its keys and tokens are with that cluster")
+	}
+	if _, err := os.Stat(filepath.Join(o.Out, SecretsDir, AdminConf)); err != nil {
+		return fmt.Errorf("the cluster's keys: %w; the output folder is that of imagegen build", err)
+	}
+	return nil
 }
 
 // log tells the user, if there is a Progress.

@@ -93,10 +93,10 @@ func FindNode(o Options, name string) (spec.Node, error) {
 	if err != nil {
 		return node, err
 	}
-	if _, err := os.Stat(filepath.Join(o.Out, SecretsDir, AdminConf)); err != nil {
-		return node, fmt.Errorf("the cluster's keys: %w; the output folder is that of imagegen build", err)
+	if o.Cluster.Existing() {
+		return node, nil // which needs none
 	}
-	return node, nil
+	return node, requireKeys(o)
 }
 
 // Stamp makes the image of one node, or makes an existing image that node's.

@@ -77,8 +77,8 @@ func RenewTokens(ctx context.Context, o Options, t TokenOptions) (*RenewedTokens
 		nodes = append(nodes, n)
 	}
 	secretsDir := filepath.Join(o.Out, SecretsDir)
-	if _, err := os.Stat(filepath.Join(secretsDir, AdminConf)); err != nil {
-		return nil, fmt.Errorf("the cluster's keys: %w; the output folder is that of imagegen build", err)
+	if err := requireKeys(o); err != nil {
+		return nil, err
 	}
 	unlock, err := lockOutput(o.Out)
 	if err != nil {

@@ -1,10 +1,6 @@
 package build
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
-
 	"github.com/kiln-os/kiln/internal/secret"
 	"github.com/kiln-os/kiln/pki"
 )
@@ -12,8 +8,8 @@ import (
 // UserKubeconfig makes the kubeconfig of a user of the cluster whose keys are in the
 // output folder. It makes no keys of a cluster.
 func UserKubeconfig(o Options, u pki.User) (secret.Value, error) {
-	if _, err := os.Stat(filepath.Join(o.Out, SecretsDir, AdminConf)); err != nil {
-		return secret.Value{}, fmt.Errorf("the cluster's keys: %w; the output folder is that of imagegen build", err)
+	if err := requireKeys(o); err != nil {
+		return secret.Value{}, err
 	}
 	authority, err := secrets(o)
 	if err != nil {

@@ -72,9 +72,11 @@ func (c *config) secrets(now time.Time) []Secret {
 	var out []Secret
 	plan, planErr := c.plan()
 	if planErr == nil {
+		// When the token of a cluster ends that others have made, that cluster knows.
+		known := !plan.Cluster.NotBefore.IsZero()
 		for _, t := range plan.Tokens {
 			out = append(out, Secret{
-				Name: "bootstrap token " + t.ID, Path: bootplan.Path, Expires: Expiry{At: t.Expires, Never: t.Expires.IsZero()},
+				Name: "bootstrap token " + t.ID, Path: bootplan.Path, Expires: Expiry{At: t.Expires, Never: known && t.Expires.IsZero()},
 				Reach: "lets any machine join as a worker, under any node name that is free",
 			})
 		}

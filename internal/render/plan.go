@@ -19,6 +19,9 @@ func BootPlan(c *spec.Cluster, a *pki.Authority, n spec.Node) (bootplan.Plan, er
 	if err != nil {
 		return bootplan.Plan{}, err
 	}
+	if c.Existing() {
+		return p, joinExisting(c, &p)
+	}
 	p.Cluster.NotBefore = a.CA.Cert.NotBefore.UTC()
 	p.Tokens = bootTokens(a, p.Role, n.Name)
 	if n.Pool() {
@@ -78,6 +81,27 @@ func PublicPlan(c *spec.Cluster, n spec.Node) (bootplan.Plan, error) {
 		p.Node.AdvertiseAddress = addr.String()
 	}
 	return p, nil
+}
+
+// joinExisting says how a worker finds a cluster that is not in the file.
+func joinExisting(c *spec.Cluster, p *bootplan.Plan) error {
+	token, there, err := c.JoinToken()
+	if err != nil {
+		return fmt.Errorf("the bootstrap token of the JoinConfiguration: %w", err)
+	}
+	if there {
+		p.Tokens = []bootplan.Token{plain(token)}
+	}
+	if kubeconfig := c.Documents.DiscoveryFile; !kubeconfig.IsZero() {
+		p.Discovery = &bootplan.Discovery{Kubeconfig: kubeconfig}
+		return p.Validate()
+	}
+	endpoint, err := c.Endpoint()
+	if err != nil {
+		return err
+	}
+	p.Discovery = &bootplan.Discovery{Endpoint: endpoint, CACertHashes: c.CAPins()}
+	return p.Validate()
 }
 
 // discover says how a node finds the cluster that it joins: with the user's kubeconfig,

@@ -7,7 +7,6 @@
 package render
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
@@ -49,10 +48,7 @@ func Node(c *spec.Cluster, a *pki.Authority, n spec.Node) (Rendered, error) {
 // role picks what the node does: the first control plane of the file creates the
 // cluster, everyone else joins it.
 func role(c *spec.Cluster, n spec.Node) (bootplan.Role, error) {
-	cps := c.ControlPlanes()
-	switch {
-	case len(cps) == 0:
-		return "", errors.New("the cluster has no control-plane node")
+	switch cps := c.ControlPlanes(); {
 	case n.Role == spec.RoleWorker:
 		return bootplan.RoleJoinWorker, nil
 	case n.Role != spec.RoleControlPlane:

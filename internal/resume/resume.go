@@ -136,25 +136,25 @@ func (m Machine) resume(ctx context.Context, component string, pod *criv1.PodSan
 	if err != nil {
 		return fmt.Errorf("annotation %s: %w", components[component], err)
 	}
-	wait, cancel := context.WithTimeout(ctx, addressTime)
-	defer cancel()
-	if err := m.Address(wait, host); err != nil {
-		return err
-	}
 	if slice := path.Base(sandbox.GetLinux().GetCgroupParent()); strings.HasSuffix(slice, ".slice") {
 		if err := m.Slice(ctx, slice, weight(sandbox.GetLinux().GetResources().GetCpuShares())); err != nil {
 			return err
 		}
 	}
-	return m.start(ctx, component, sandbox, container)
+	return m.start(ctx, component, host, sandbox, container)
 }
 
-// start starts the pod and its container. Runtimes reserve names, so the kubelet and
-// this cannot both start the same attempt.
-func (m Machine) start(ctx context.Context, component string, sandbox *criv1.PodSandboxConfig, container *criv1.ContainerConfig) error {
+// start starts the pod and, once the machine has the address, its container. Runtimes
+// reserve names, so the kubelet and this cannot both start the same attempt.
+func (m Machine) start(ctx context.Context, component, host string, sandbox *criv1.PodSandboxConfig, container *criv1.ContainerConfig) error {
 	pod, err := m.Runtime.RunPodSandbox(ctx, &criv1.RunPodSandboxRequest{Config: sandbox})
 	if err != nil {
 		return fmt.Errorf("start the pod: %w", err)
+	}
+	wait, cancel := context.WithTimeout(ctx, addressTime)
+	defer cancel()
+	if err := m.Address(wait, host); err != nil {
+		return err
 	}
 	c, err := m.Runtime.CreateContainer(ctx, &criv1.CreateContainerRequest{PodSandboxId: pod.PodSandboxId, Config: container, SandboxConfig: sandbox})
 	if err != nil {

@@ -221,6 +221,10 @@ func (v *validator) apiEndpoint(p diag.Path, e kubeadmapi.APIEndpoint, nodes []N
 // discovery checks how nodes find the cluster. imagegen knows it: besides a kubeconfig,
 // which is checked where it is read, only what says the same can stand there.
 func (v *validator) discovery(k kubeadmapi.Discovery) {
+	if v.c.Existing() {
+		v.existingDiscovery(k)
+		return
+	}
 	p := diag.Path{"discovery"}
 	const made = "remove it"
 	if k.File != nil && k.BootstrapToken != nil {

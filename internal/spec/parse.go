@@ -109,6 +109,9 @@ func Parse(filename string, data []byte, known Known) (*Cluster, diag.List) {
 	c.disableSkipped()
 	c.applyDefaults()
 	v.validate()
+	if c.Existing() {
+		v.existing(found)
+	}
 	check := func(d *strict.Decoder) *validator { return &validator{Decoder: d, c: c, known: known, cluster: v} }
 	if kubeadm != nil {
 		check(kubeadm.Decoder).clusterConfiguration(kubeadm.k)

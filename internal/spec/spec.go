@@ -274,8 +274,14 @@ func (c *Cluster) Endpoint() (string, error) {
 		}
 		return net.JoinHostPort(host, strconv.Itoa(port)), nil
 	}
+	if c.Existing() {
+		if e := c.existingEndpoint(); e != "" {
+			return e, nil
+		}
+		return "", errors.New("nothing says where the API of the cluster is that the nodes join: discovery.bootstrapToken.apiServerEndpoint of the JoinConfiguration")
+	}
 	cps := c.ControlPlanes()
-	if len(cps) == 0 || !c.AdvertiseAddress(cps[0]).IsValid() {
+	if !c.AdvertiseAddress(cps[0]).IsValid() {
 		return "", errors.New("the API has no address: set controlPlaneEndpoint, or give the first control-plane node a static address")
 	}
 	return net.JoinHostPort(c.AdvertiseAddress(cps[0]).String(), strconv.Itoa(c.APIPort(cps[0]))), nil
@@ -308,6 +314,9 @@ func (c *Cluster) applyDefaults() {
 	}
 	if c.Network.Plugin == "" {
 		c.Network.Plugin = PluginFlannel
+		if c.Existing() {
+			c.Network.Plugin = PluginNone // that cluster has one, which nobody here knows
+		}
 	}
 	if port := c.bindPort(); port != bootplan.DefaultAPIPort && c.ControlPlaneEndpoint != "" {
 		// As kubeadm does: an endpoint without a port has that of the API server.

@@ -141,7 +141,7 @@ func TestMistakes(t *testing.T) {
 		"list for mapping":    {minimal + "network: []\n", []string{"network: is a list, not a mapping; want the keys podSubnets"}},
 		"text for node":       {head + "nodes: [kiln-1]\n", []string{"nodes[0]: is text, not a mapping"}},
 		"empty item":          {head + "nodes:\n-\n", []string{"nodes[0]: the list item is empty"}},
-		"empty nodes":         {head + "nodes: []\n", []string{"nodes: the list is empty; want a list of nodes, at least one of role control-plane"}},
+		"empty nodes":         {head + "nodes: []\n", []string{"nodes: the list is empty; want a list of nodes"}},
 		"null nodes":          {head + "nodes:\n", []string{"f:4:1: nodes: is missing"}},
 		"cluster name":        {strings.Replace(minimal, "demo", "De_mo", 1), []string{`"De_mo" is not a DNS label`}},
 		"version":             {minimal + "kubernetesVersion: v1.36.0\n", []string{`f:10:20: kubernetesVersion: there is no payload of Kubernetes "v1.36.0"; want v1.37.2, which imagegen compiles, or payload.source: release`}},

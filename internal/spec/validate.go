@@ -307,7 +307,7 @@ func (v *validator) unicast(p diag.Path, a netip.Addr) bool {
 
 func (v *validator) nodes(subnets []subnet) {
 	p := diag.Path{"nodes"}
-	const want = "want a list of nodes, at least one of role control-plane"
+	const want = "want a list of nodes"
 	if !v.required(p, want) {
 		return
 	}
@@ -323,7 +323,7 @@ func (v *validator) nodes(subnets []subnet) {
 		}
 		seen[s] = q
 	}
-	control, unknown := 0, false
+	control := 0
 	for i, n := range v.c.Nodes {
 		q := p.Child(i)
 		v.node(q, n, subnets)
@@ -339,16 +339,9 @@ func (v *validator) nodes(subnets []subnet) {
 		if n.Pool() {
 			v.pool(q, n, subnets, unique)
 		}
-		switch n.Role {
-		case RoleControlPlane:
+		if n.Role == RoleControlPlane {
 			control++
-		case RoleWorker:
-		default:
-			unknown = true // reported; it may be meant as a control plane
 		}
-	}
-	if control == 0 && !unknown {
-		v.bad(p, "give one node the role control-plane", "there is no control-plane node")
 	}
 	if control > 1 && !v.has(diag.Path{"controlPlaneEndpoint"}) && !v.has(diag.Path{"virtualIP"}) {
 		// kubeadm refuses it too: it cannot be changed later.

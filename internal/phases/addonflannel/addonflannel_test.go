@@ -49,6 +49,36 @@ func TestAsUpstream(t *testing.T) {
 	})
 }
 
+// TestOtherMachines: the example for machines that Kiln has not made does what upstream's
+// init containers do, and is of the versions that the cluster has.
+func TestOtherMachines(t *testing.T) {
+	text, err := os.ReadFile("../../../examples/manifests/flannel-cni.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds, err := kubeapi.Decode[appsv1.DaemonSet](text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := apitest.Manifests(t, "testdata/kube-flannel-v0.28.10.yml")["DaemonSet kube-flannel-ds"].(*appsv1.DaemonSet)
+	got, want := ds.Spec.Template.Spec, upstream.Spec.Template.Spec
+	if len(got.InitContainers) != len(want.InitContainers) {
+		t.Fatalf("%d init containers, upstream has %d", len(got.InitContainers), len(want.InitContainers))
+	}
+	for i, w := range want.InitContainers {
+		g := got.InitContainers[i]
+		if g.Name != w.Name || g.Image != w.Image || !slices.Equal(slices.Concat(g.Command, g.Args), slices.Concat(w.Command, w.Args)) || !reflect.DeepEqual(g.VolumeMounts, w.VolumeMounts) {
+			t.Errorf("init container %+v, upstream's is %+v", g, w)
+		}
+	}
+	for _, v := range got.Volumes {
+		i := slices.IndexFunc(want.Volumes, func(w corev1.Volume) bool { return w.Name == v.Name })
+		if i < 0 || v.HostPath != nil && v.HostPath.Path != want.Volumes[i].HostPath.Path {
+			t.Errorf("volume %s is none of upstream's", v.Name)
+		}
+	}
+}
+
 // With a virtual IP flannel is told the node's address.
 func TestVirtualIP(t *testing.T) {
 	for address, want := range map[string]string{"192.0.2.10": "status.hostIP", "2001:db8::10": ""} {
