@@ -3,6 +3,7 @@
 package qemutests
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -154,6 +155,26 @@ func expiredToken(t *testing.T, c *network) {
 	c.ready(t, 15*time.Minute, "worker-3")
 }
 
+// waitRunning waits until a pod runs. One that has ended fails the test, with its log.
+func waitRunning(ctx context.Context, t *testing.T, n *node, ns, name string) {
+	t.Helper()
+	for {
+		p, err := n.client.CoreV1().Pods(ns).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err == nil && p.Status.Phase == corev1.PodRunning:
+			return
+		case err == nil && p.Status.Phase == corev1.PodFailed:
+			log, err := n.client.CoreV1().Pods(ns).GetLogs(name, &corev1.PodLogOptions{}).DoRaw(ctx)
+			t.Fatalf("pod %s has failed: %s (%v)", name, log, err)
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("pod %s does not run: %v", name, context.Cause(ctx))
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // uid tells a Node object from a later one of the same name.
 func (c *network) uid(t *testing.T, name string) string {
 	t.Helper()
@@ -186,7 +207,7 @@ func checkAcrossNodes(t *testing.T, c *network, names ...string) {
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		server := kubectlPod(ns, "server-"+name, image, []string{"--kubeconfig=/config/config", "proxy", "--address=::", "--accept-hosts=.*", "--port=8001"})
+		server := kubectlPod(ns, "server-"+name, image, []string{"--kubeconfig=/config/config", "proxy", "--address=", "--accept-hosts=.*", "--port=8001"})
 		server.Labels = map[string]string{"server": name}
 		server.Spec.NodeName = name
 		if err := createPod(ctx, any, server); err != nil {
@@ -201,6 +222,9 @@ func checkAcrossNodes(t *testing.T, c *network, names ...string) {
 		}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, name := range names {
+		waitRunning(ctx, t, any, ns, "server-"+name)
 	}
 	for i, name := range names {
 		other := names[(i+1)%len(names)]
