@@ -94,7 +94,7 @@ func TestCreate(t *testing.T) {
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
-	const golden = "c93122a6eb8b168a9cb795ec7bd4f4b4ab3568d8d326d97f1cb3c8ed98e1e191"
+	const golden = "becb3f4145195b3e9464574c31f8e5f5bd3d6e2d025da03042c09a0b1e2edc55"
 	if got := fmt.Sprintf("%x", sha256.Sum256(read(t, path))); got != golden {
 		t.Errorf("digest %s, golden %s", got, golden)
 	}
