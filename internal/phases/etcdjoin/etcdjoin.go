@@ -36,32 +36,46 @@ const interval = 2 * time.Second
 
 // Run adds the member, starts it, and gives it its vote; each waits for at most the
 // plan's Timeouts.EtcdCall.
-func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) (err error) {
-	if cfg.Plan.Cluster.ExternalEtcd() != nil {
-		r.Step("etcd is external")
+func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) error {
+	return connected(ctx, cfg, paths, api, r, func(j joiner) error {
+		for _, step := range []func(context.Context) error{j.add, j.start, j.promote} {
+			err := step(ctx)
+			if errors.Is(err, errRemoved) {
+				// Waiting does not help this attempt; the next one adds the member again.
+				return errors.New(err.Error())
+			}
+			if err != nil {
+				return err
+			}
+		}
 		return nil
-	}
-	j, err := connect(ctx, cfg, paths, api, r)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, j.client.Close()) }()
-	for _, step := range []func(context.Context) error{j.add, j.start, j.promote} {
-		err := step(ctx)
-		if errors.Is(err, errRemoved) {
-			// Waiting does not help this attempt; the next one adds the member again.
-			return errors.New(err.Error())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // Rehearse says what Run would change in etcd and changes nothing there. paths is not
 // the node's own folder: the manifest is written there.
-func Rehearse(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) (err error) {
+func Rehearse(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report) error {
+	return connected(ctx, cfg, paths, api, r, func(j joiner) error {
+		list, err := j.client.Members(ctx)
+		if err != nil {
+			return err
+		}
+		if m, ok := etcdcluster.Find(list, j.peer); ok {
+			r.Step("etcd member %x has this node's address already", m.ID)
+		} else {
+			r.Step("would add %s to etcd's %d member(s), and give it a vote once it has the data", j.peer, len(list))
+		}
+		pod, err := staticpod.JoiningEtcdPod(cfg, etcdcluster.InitialCluster(list, cfg.NodeName, j.peer))
+		if err != nil {
+			return phase.Permanent(err)
+		}
+		_, err = staticpod.Write(paths, pod)
+		return err
+	})
+}
+
+// connected calls do with a connection to the cluster's etcd, if the nodes have it.
+func connected(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api *kubeapi.API, r phase.Report, do func(joiner) error) (err error) {
 	if cfg.Plan.Cluster.ExternalEtcd() != nil {
 		r.Step("etcd is external")
 		return nil
@@ -71,21 +85,7 @@ func Rehearse(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, api 
 		return err
 	}
 	defer func() { err = errors.Join(err, j.client.Close()) }()
-	list, err := j.client.Members(ctx)
-	if err != nil {
-		return err
-	}
-	if m, ok := etcdcluster.Find(list, j.peer); ok {
-		r.Step("etcd member %x has this node's address already", m.ID)
-	} else {
-		r.Step("would add %s to etcd's %d member(s), and give it a vote once it has the data", j.peer, len(list))
-	}
-	pod, err := staticpod.JoiningEtcdPod(cfg, etcdcluster.InitialCluster(list, cfg.NodeName, j.peer))
-	if err != nil {
-		return phase.Permanent(err)
-	}
-	_, err = staticpod.Write(paths, pod)
-	return err
+	return do(j)
 }
 
 // connect finds the other control planes' etcd. The client is to be closed.
