@@ -3,11 +3,21 @@
 package qemutests
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	appsv1 "k8s.io/api/apps/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/images/deb"
 	"github.com/kiln-os/kiln/internal/qemu"
@@ -84,25 +94,17 @@ func debianMachine(t *testing.T, c *network, n *node, tools string) {
 	}
 	link("/lib/systemd/system/systemd-networkd.service", "etc/systemd/system/multi-user.target.wants/systemd-networkd.service")
 
-	listed, err := exec.CommandContext(t.Context(), imagegenPath(t), "payload").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(listed)) {
-		f := strings.Fields(line)
-		if len(f) != 3 || !filepath.IsAbs(f[2]) {
-			continue
-		}
+	for program, file := range payloadFiles(t) {
 		to := ""
-		switch f[0] {
+		switch program {
 		case "kubernetes", "containerd", "containerd-shim-runc-v2", "ctr":
-			to = "usr/bin/" + f[0]
-		case "flannel", "bridge", "host-local", "loopback", "portmap": // what Kiln's pod network calls
-			to = "usr/lib/cni/" + f[0]
+			to = "usr/bin/" + program
+		case "bridge", "host-local", "loopback", "portmap": // flannel's own comes from the cluster
+			to = "usr/lib/cni/" + program
 		default:
 			continue
 		}
-		b, err := os.ReadFile(f[2])
+		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,4 +133,61 @@ func debianMachine(t *testing.T, c *network, n *node, tools string) {
 		"-initrd", filepath.Join(boot, strings.Replace(filepath.Base(kernels[0]), "vmlinuz", "initrd.img", 1)),
 		"-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0",
 	}
+}
+
+// flannelPlugin is the image that flannel's CNI plugin comes in, which no node of Kiln has:
+// the plugin and a cp.
+func flannelPlugin(t *testing.T) map[name.Reference]v1.Image {
+	t.Helper()
+	text, err := os.ReadFile("../internal/phases/addonflannel/install.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ds appsv1.DaemonSet
+	if err := yaml.Unmarshal(text, &ds); err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.NewTag(ds.Spec.Template.Spec.InitContainers[0].Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(root, "bin/cp"), "./testdata/cp")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b, err := os.ReadFile(payloadFiles(t)["flannel"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(root, "flannel"), b)
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return tarOf(root), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Architecture: runtime.GOARCH, OS: "linux", Config: v1.Config{Env: []string{"PATH=/bin"}}})
+	if err == nil {
+		img, err = mutate.AppendLayers(img, layer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[name.Reference]v1.Image{ref: img}
+}
+
+// payloadFiles are the compiled programs by their names.
+func payloadFiles(t *testing.T) map[string]string {
+	t.Helper()
+	listed, err := exec.CommandContext(t.Context(), imagegenPath(t), "payload").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for line := range strings.Lines(string(listed)) {
+		if f := strings.Fields(line); len(f) == 3 && filepath.IsAbs(f[2]) {
+			out[f[0]] = f[2]
+		}
+	}
+	return out
 }

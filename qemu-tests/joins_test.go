@@ -28,7 +28,7 @@ func TestJoins(t *testing.T) {
 	debian := c.node(t, "worker-2")
 	cp := c.node(t, "cp-1")
 	// The disk of the control plane that has kubeadm is no part of it.
-	tools := kubeadmDisk(t, t.TempDir(), cp.image)
+	tools := kubeadmDisk(t, t.TempDir(), cp.image, flannelPlugin(t))
 	cp.disks = []qemu.Disk{{Image: tools}}
 	debianMachine(t, c, debian, tools)
 
@@ -93,15 +93,34 @@ func joinDebian(t *testing.T, c *network) {
 		t.Fatal(err)
 	}
 	t.Logf("images imported after %.0f s", time.Since(start).Seconds())
-	// Kiln's nodes have the pod network's configuration from their image.
-	const conflist = "/etc/cni/net.d/10-flannel.conflist"
-	debian.sh(t, "mkdir -p /etc/cni/net.d && cat >"+conflist+" <<'END'\n"+cp.sh(t, "cat "+conflist)+"\nEND")
+	const conflist, plugins = "/etc/cni/net.d/10-flannel.conflist", "/opt/cni/bin"
+	if out := debian.sh(t, "ls "+conflist+" /usr/lib/cni/flannel "+plugins+"/flannel 2>/dev/null || true"); out != "" {
+		t.Fatalf("the machine has already what the cluster is to give it: %s", out)
+	}
 	out, err := debian.ssh.Run(c.within(t, 10*time.Minute), "/run/reference/"+strings.TrimSpace(join)+" --node-name "+debianName)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("%s", out)
 	c.ready(t, 10*time.Minute, debianName)
+
+	// What the pod network needs on a host came from the cluster, and to this machine alone.
+	if got, want := debian.sh(t, "cat "+conflist), cp.sh(t, "cat "+conflist); got != want {
+		t.Errorf("%s is\n%s\nwant\n%s", conflist, got, want)
+	}
+	debian.sh(t, "test -x "+plugins+"/flannel")
+	pods, err := c.client.CoreV1().Pods("kube-flannel").List(c.within(t, time.Minute), metav1.ListOptions{LabelSelector: "app=flannel-install"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pods.Items) != 1 || pods.Items[0].Spec.NodeName != debianName {
+		t.Errorf("%d pods install flannel's plugin, want one, on %s: %v", len(pods.Items), debianName, pods.Items)
+	}
+	for _, name := range []string{"cp-1", "worker-1"} {
+		if out := c.node(t, name).sh(t, "ls -A "+plugins+" 2>/dev/null || true"); out != "" {
+			t.Errorf("%s has plugins in %s: %s", name, plugins, out)
+		}
+	}
 }
 
 // resetAndRejoin takes a worker out of its cluster and lets it join once more.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kiln-os/kiln/internal/qemu"
@@ -74,18 +75,27 @@ apiServer: {certSANs: [127.0.0.1]}
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "kubeadm.sh"), referenceFile(t, "kubeadm.sh"))
 	writeFile(t, filepath.Join(dir, "kubeadm.yaml"), []byte(config))
-	network, conflist := upstreamFlannel(t)
-	writeFile(t, filepath.Join(dir, "10-flannel.conflist"), conflist)
-	writeFile(t, filepath.Join(dir, "flannel.json"), network)
-	cp.disks = []qemu.Disk{{Image: kubeadmDisk(t, dir, cp.image)}}
-
-	c.start(t, "worker-1", "cp-1")
-	c.ready(t, 30*time.Minute, "cp-1", "worker-1")
-	if err := worker.ssh.Wait(c.within(t, 3*time.Minute)); err != nil {
+	writeFile(t, filepath.Join(dir, "flannel.json"), upstreamFlannel(t))
+	plugin := flannelPlugin(t)
+	if err := tarball.MultiRefWriteToFile(filepath.Join(dir, "plugin.tar"), plugin); err != nil {
 		t.Fatal(err)
 	}
+	tools := []qemu.Disk{{Image: kubeadmDisk(t, dir, cp.image, plugin)}}
+	cp.disks, worker.disks = tools, tools
+
+	c.start(t, "worker-1")
+	if err := worker.ssh.Wait(c.within(t, 10*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	// There is no registry for what the network's own init containers are made of.
+	if _, err := worker.ssh.Run(c.within(t, 5*time.Minute), kubeadmAt+"ctr --namespace k8s.io images import /run/reference/plugin.tar"); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t, "cp-1")
+	c.ready(t, 30*time.Minute, "cp-1", "worker-1")
 	worker.waitFirstbootEnd(t)
 	t.Logf("firstboot status:\n%s", worker.sh(t, "firstboot status"))
+	worker.sh(t, "test -x /opt/cni/bin/flannel && test -s /etc/cni/net.d/10-flannel.conflist")
 	checkAcrossNodes(t, c, "cp-1", "worker-1")
 
 	if err := cp.ssh.Wait(c.within(t, 3*time.Minute)); err != nil {
@@ -109,10 +119,8 @@ func indent(text, by string) string {
 	return by + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+by) + "\n"
 }
 
-// upstreamFlannel is flannel's own manifest, as JSON, and the CNI configuration in it. There
-// is no registry for the image of its init containers, which put onto the host what
-// the machine has.
-func upstreamFlannel(t *testing.T) (manifest, conflist []byte) {
+// upstreamFlannel is flannel's own manifest, as JSON, for machines without a registry.
+func upstreamFlannel(t *testing.T) []byte {
 	t.Helper()
 	text, err := os.ReadFile("../internal/phases/addonflannel/testdata/kube-flannel-" + payload.FlannelVersion + ".yml")
 	if err != nil {
@@ -129,20 +137,15 @@ func upstreamFlannel(t *testing.T) (manifest, conflist []byte) {
 			continue
 		case "DaemonSet":
 			spec := o["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
-			delete(spec, "initContainers")
 			for _, c := range spec["containers"].([]any) {
 				c.(map[string]any)["imagePullPolicy"] = "IfNotPresent"
 			}
-		case "ConfigMap":
-			conflist = []byte(o["data"].(map[string]any)["cni-conf.json"].(string))
 		}
 		items = append(items, o)
 	}
-	if manifest, err = json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": items}); err != nil {
+	manifest, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": items})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(conflist) == 0 {
-		t.Fatal("flannel's manifest has no cni-conf.json")
-	}
-	return manifest, conflist
+	return manifest
 }

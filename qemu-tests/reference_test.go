@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -94,7 +95,7 @@ func referenceDisk(t *testing.T, kiln *node, config []byte) string {
 	writeFile(t, filepath.Join(dir, "kubeadm.yaml"), config)
 	writeFile(t, filepath.Join(dir, "10-flannel.conflist"), []byte(kiln.sh(t, "cat /etc/cni/net.d/10-flannel.conflist")))
 	writeFile(t, filepath.Join(dir, "flannel.json"), flannelObjects(t, kiln))
-	return kubeadmDisk(t, dir, kiln.image)
+	return kubeadmDisk(t, dir, kiln.image, nil)
 }
 
 func referenceFile(t *testing.T, name string) []byte {
@@ -107,15 +108,15 @@ func referenceFile(t *testing.T, name string) []byte {
 }
 
 // kubeadmDisk makes a disk of the files in dir, real kubeadm, and an archive of the
-// container images of a node's disk image.
-func kubeadmDisk(t *testing.T, dir, image string) string {
+// container images of a node's disk image, and more.
+func kubeadmDisk(t *testing.T, dir, image string, more map[name.Reference]v1.Image) string {
 	t.Helper()
 	kubeadm, err := os.ReadFile(testtools.Kubeadm(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "kubeadm"), kubeadm)
-	archiveImages(t, image, filepath.Join(dir, "images.tar"))
+	archiveImages(t, image, filepath.Join(dir, "images.tar"), more)
 	img := filepath.Join(t.TempDir(), "reference.img")
 	if out, err := testtools.Command(t, "mke2fs", "-q", "-t", "ext4", "-d", dir, img, "1500M").CombinedOutput(); err != nil {
 		t.Fatalf("mke2fs: %v\n%s", err, out)
@@ -131,8 +132,8 @@ func writeFile(t *testing.T, path string, b []byte) {
 }
 
 // archiveImages writes the container images of a node's disk image as an archive
-// with gzip layers, as `docker save` and mirrors of registries do.
-func archiveImages(t *testing.T, image, to string) {
+// with gzip layers, as `docker save` and mirrors of registries do; and more.
+func archiveImages(t *testing.T, image, to string, more map[name.Reference]v1.Image) {
 	t.Helper()
 	dir, usr := filepath.Join(t.TempDir(), "usr"), partition(t, image, "kiln-usr-a")
 	out, err := testtools.Command(t, "unsquashfs", "-q", "-n", "-no-xattrs", "-d", dir, "-o", fmt.Sprint(usr.Offset), image, "share/kiln/images").CombinedOutput()
@@ -149,6 +150,7 @@ func archiveImages(t *testing.T, image, to string) {
 		t.Fatal(err)
 	}
 	images := map[name.Reference]v1.Image{}
+	maps.Copy(images, more)
 	layers := map[v1.Hash]v1.Layer{} // those that images share are there once
 	for _, m := range manifest.Manifests {
 		ref, err := name.NewTag(m.Annotations["io.containerd.image.name"])

@@ -432,7 +432,7 @@ func checkJoinedKubelet(t *testing.T, c, w *Cluster, k *kubelet, admin kubernete
 	if err := kubeletstart.Run(ctx, cfg, w.Paths, k, w.Report); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := file(t, w.Paths.Kubelet("kubeadm-flags.env")), "KUBELET_KUBEADM_ARGS=\"--register-with-taints=example.org/edge=:NoSchedule\"\n"; got != want {
+	if got, want := file(t, w.Paths.Kubelet("kubeadm-flags.env")), "KUBELET_KUBEADM_ARGS=\"--node-labels=kiln-os.dev/pod-network=flannel --register-with-taints=example.org/edge=:NoSchedule\"\n"; got != want {
 		t.Errorf("flags %s want %s", got, want)
 	}
 	var have, want kubeletv1beta1.KubeletConfiguration

@@ -35,6 +35,7 @@ import (
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/joinconfig"
 	"github.com/kiln-os/kiln/internal/kubeapi"
+	"github.com/kiln-os/kiln/internal/kubeletconfig"
 	"github.com/kiln-os/kiln/internal/nodeconfig"
 	"github.com/kiln-os/kiln/internal/phase"
 	"github.com/kiln-os/kiln/internal/staticpod"
@@ -337,7 +338,9 @@ func (k *kubelet) beNode(ctx context.Context) error {
 		return err
 	}
 	name := k.node.Config.NodeName
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name, corev1.LabelOSStable: "linux"}}}
+	labels := kubeletconfig.Labels(k.node.Config)
+	labels[corev1.LabelHostname], labels[corev1.LabelOSStable] = name, "linux"
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 	if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}

@@ -55,6 +55,7 @@ var owned = []struct{ phase, resource, namespace, name string }{
 	{"addon-flannel", "serviceaccounts", "kube-flannel", "flannel"},
 	{"addon-flannel", "configmaps", "kube-flannel", "kube-flannel-cfg"},
 	{"addon-flannel", "daemonsets", "kube-flannel", "kube-flannel-ds"},
+	{"addon-flannel", "daemonsets", "kube-flannel", "kube-flannel-install"},
 }
 
 // objects reads, deletes and compares the owned objects with the rights of

@@ -103,7 +103,7 @@ func clientOf(t *testing.T, c *Cluster, conf string) kubernetes.Interface {
 func registerNode(t *testing.T, c *Cluster) {
 	t.Helper()
 	nodes := clientOf(t, c, "kubelet.conf").CoreV1().Nodes()
-	labels, _ := kubeletconfig.SplitLabels(c.Config.Plan.Node.Labels)
+	labels := kubeletconfig.Labels(c.Config)
 	labels[corev1.LabelOSStable] = "linux"
 	n, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: c.Config.NodeName, Labels: labels}}, metav1.CreateOptions{})
 	if err != nil {

@@ -105,7 +105,7 @@ func InstanceConfig() []byte {
 
 // Flags renders /var/lib/kubelet/kubeadm-flags.env: the flags that kubeadm gives
 // the kubelet, and the node's labels as far as a kubelet may set them itself
-// (see SplitLabels). A worker's taints are among them, a control plane's are not:
+// (see Labels). A worker's taints are among them, a control plane's are not:
 // kubeadm sets those through the API once the node exists.
 //
 // The user's flags come last, in their order, and replace those of the same names.
@@ -134,9 +134,8 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 		// control planes has the virtual IP too.
 		defaults = append(defaults, kubeadmapi.Arg{Name: "node-ip", Value: cfg.AdvertiseAddress.String()})
 	}
-	own, _ := SplitLabels(cfg.Plan.Node.Labels)
 	var pairs []string
-	for k, v := range own {
+	for k, v := range Labels(cfg) {
 		if e := append(validation.IsQualifiedName(k), validation.IsValidLabelValue(v)...); len(e) > 0 {
 			return nil, fmt.Errorf("node label %q=%q: %s", k, v, strings.Join(e, "; "))
 		}
@@ -158,6 +157,16 @@ func Flags(cfg nodeconfig.Config) ([]byte, error) {
 		args = append(args, "--"+a.Name+"="+a.Value)
 	}
 	return []byte("KUBELET_KUBEADM_ARGS=" + strconv.Quote(strings.Join(args, " ")) + "\n"), nil
+}
+
+// Labels are those that the kubelet gives its own Node: the user's as far as it may set
+// them (see SplitLabels), and which pod network the node has brought.
+func Labels(cfg nodeconfig.Config) map[string]string {
+	own, _ := SplitLabels(cfg.Plan.Node.Labels)
+	if _, set := own[nodelabels.PodNetwork]; !set && cfg.Plan.Cluster.PodNetwork == "flannel" {
+		own[nodelabels.PodNetwork] = cfg.Plan.Cluster.PodNetwork
+	}
+	return own
 }
 
 // SplitLabels divides a node's labels into those that a kubelet may set on its

@@ -1,6 +1,7 @@
 package kubeletconfig
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -70,6 +71,31 @@ func TestPatchesAndFlags(t *testing.T) {
 	flags, err := Flags(cfg)
 	if want := "KUBELET_KUBEADM_ARGS=\"--hostname-override=" + cfg.NodeName + " --v=2 --node-labels=c=d --v=4\"\n"; string(flags) != want || err != nil {
 		t.Errorf("%s, want %s; %v", flags, want, err)
+	}
+}
+
+// A node that brings the pod network says so, whatever other labels it has.
+func TestPodNetworkLabel(t *testing.T) {
+	for _, c := range []struct {
+		network string
+		labels  map[string]string
+		want    string
+	}{
+		{"flannel", nil, "--node-labels=kiln-os.dev/pod-network=flannel"},
+		{"flannel", map[string]string{"a": "b", "x.k8s.io/y": "z"}, "--node-labels=a=b,kiln-os.dev/pod-network=flannel"},
+		{"flannel", map[string]string{"kiln-os.dev/pod-network": "mine"}, "--node-labels=kiln-os.dev/pod-network=mine"},
+		{"none", nil, ""},
+	} {
+		cfg := config()
+		cfg.Plan.Cluster.PodNetwork, cfg.Plan.Node.Labels = c.network, c.labels
+		before := maps.Clone(c.labels)
+		got, err := Flags(cfg)
+		if want := `KUBELET_KUBEADM_ARGS="` + c.want + "\"\n"; err != nil || string(got) != want {
+			t.Errorf("%s, %v: %s, %v; want %s", c.network, c.labels, got, err, want)
+		}
+		if !maps.Equal(before, cfg.Plan.Node.Labels) {
+			t.Errorf("the plan's labels have become %v", cfg.Plan.Node.Labels)
+		}
 	}
 }
 

@@ -1,4 +1,5 @@
-// Package nodelabels knows which labels a kubelet may set on its own Node.
+// Package nodelabels knows which labels a kubelet may set on its own Node, and the one
+// that every kubelet of Kiln sets.
 package nodelabels
 
 import (
@@ -6,6 +7,10 @@ import (
 
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 )
+
+// PodNetwork is the label of a node whose image has brought the pod network that is its
+// value, plugins and configuration: nothing must be installed there any more.
+const PodNetwork = "kiln-os.dev/pod-network"
 
 // NeedsAdmin reports whether a kubelet may not set the label itself: keys of
 // kubernetes.io and k8s.io that are not on the kubelet's list. With one of those in

@@ -9,8 +9,10 @@ ctr --namespace k8s.io images import "$here/images.tar"
 say "images are imported"
 "$here/kubeadm" init --config "$here/kubeadm.yaml" --skip-token-print
 say "kubeadm init is done"
-mkdir -p /etc/cni/net.d
-cp "$here/10-flannel.conflist" /etc/cni/net.d/
+if [ -e "$here/10-flannel.conflist" ]; then # else the pod network brings its own
+	mkdir -p /etc/cni/net.d
+	cp "$here/10-flannel.conflist" /etc/cni/net.d/
+fi
 kubectl --kubeconfig /etc/kubernetes/admin.conf apply --server-side -f "$here/flannel.json"
 say "the pod network is there"
 mkdir -p /var/lib/kiln

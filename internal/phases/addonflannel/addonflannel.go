@@ -6,13 +6,16 @@
 //
 // OUTPUTS: on the node /etc/cni/net.d/10-flannel.conflist (0644); in the cluster the
 // objects of flannel's Documentation/kube-flannel.yml: the namespace kube-flannel
-// with the ServiceAccount flannel, the ConfigMap kube-flannel-cfg and the DaemonSet
-// kube-flannel-ds; ClusterRole and ClusterRoleBinding flannel.
+// with the ServiceAccount flannel, the ConfigMap kube-flannel-cfg and the DaemonSets
+// kube-flannel-ds and kube-flannel-install; ClusterRole and ClusterRoleBinding flannel.
 //
 // Upstream's DaemonSet puts the CNI plugin and its configuration onto the host
 // with init containers. Here the plugins are part of the operating system, in
 // /usr/lib/cni, and each node writes the configuration itself, before its kubelet
-// starts: the node is Ready when it registers, and not a status update later.
+// starts: the node is Ready when it registers, and not a status update later. Machines
+// that others have made, and that joined with kubeadm, have neither. The init
+// containers are in a DaemonSet of their own, whose pods Kiln's nodes do not get:
+// their kubelets set the label nodelabels.PodNetwork.
 package addonflannel
 
 import (
@@ -43,6 +46,8 @@ var (
 	cniConf []byte
 	//go:embed daemonset.yaml
 	daemonSetManifest []byte
+	//go:embed install.yaml
+	installManifest []byte
 )
 
 const (
@@ -60,6 +65,7 @@ type objects struct {
 	account   *corev1.ServiceAccount
 	configMap *corev1.ConfigMap
 	daemonSet *appsv1.DaemonSet
+	install   *appsv1.DaemonSet
 }
 
 // Image is the container image of flannel.
@@ -97,7 +103,10 @@ func Run(ctx context.Context, cfg nodeconfig.Config, _ host.Paths, api *kubeapi.
 	if err := api.ApplyConfigMap(ctx, o.configMap); err != nil {
 		return err
 	}
-	return api.ApplyDaemonSet(ctx, o.daemonSet)
+	if err := api.ApplyDaemonSet(ctx, o.daemonSet); err != nil {
+		return err
+	}
+	return api.ApplyDaemonSet(ctx, o.install)
 }
 
 // Prepare writes the node's CNI configuration.
@@ -127,6 +136,10 @@ func render(cfg nodeconfig.Config) (objects, error) {
 		return objects{}, err
 	}
 	daemonSet, err := kubeapi.Decode[appsv1.DaemonSet](daemonSetManifest)
+	if err != nil {
+		return objects{}, err
+	}
+	install, err := kubeapi.Decode[appsv1.DaemonSet](installManifest)
 	if err != nil {
 		return objects{}, err
 	}
@@ -168,6 +181,7 @@ func render(cfg nodeconfig.Config) (objects, error) {
 			Data: map[string]string{"cni-conf.json": string(cniConf), "net-conf.json": string(network)},
 		},
 		daemonSet: daemonSet,
+		install:   install,
 	}
 	o.binding.Labels = labels
 	return o, nil

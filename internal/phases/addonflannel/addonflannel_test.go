@@ -12,13 +12,17 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/kiln-os/kiln/internal/apitest"
 	"github.com/kiln-os/kiln/internal/host"
 	"github.com/kiln-os/kiln/internal/kubeapi"
+	"github.com/kiln-os/kiln/internal/nodelabels"
 	"github.com/kiln-os/kiln/internal/phase"
+	"github.com/kiln-os/kiln/payload"
 )
 
 // TestAsUpstream compares the objects with flannel's own manifest. What differs
@@ -49,32 +53,43 @@ func TestAsUpstream(t *testing.T) {
 	})
 }
 
-// TestOtherMachines: the example for machines that Kiln has not made does what upstream's
-// init containers do, and is of the versions that the cluster has.
-func TestOtherMachines(t *testing.T) {
-	text, err := os.ReadFile("../../../examples/manifests/flannel-cni.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ds, err := kubeapi.Decode[appsv1.DaemonSet](text)
+// TestInstall: the DaemonSet for machines that Kiln has not made does what upstream's init
+// containers do, and is kept away from those that have the label of Kiln's nodes.
+func TestInstall(t *testing.T) {
+	o, err := render(apitest.Config("192.0.2.10"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	upstream := apitest.Manifests(t, "testdata/kube-flannel-v0.28.10.yml")["DaemonSet kube-flannel-ds"].(*appsv1.DaemonSet)
-	got, want := ds.Spec.Template.Spec, upstream.Spec.Template.Spec
-	if len(got.InitContainers) != len(want.InitContainers) {
-		t.Fatalf("%d init containers, upstream has %d", len(got.InitContainers), len(want.InitContainers))
-	}
-	for i, w := range want.InitContainers {
-		g := got.InitContainers[i]
-		if g.Name != w.Name || g.Image != w.Image || !slices.Equal(slices.Concat(g.Command, g.Args), slices.Concat(w.Command, w.Args)) || !reflect.DeepEqual(g.VolumeMounts, w.VolumeMounts) {
-			t.Errorf("init container %+v, upstream's is %+v", g, w)
-		}
+	got, want := o.install.Spec.Template.Spec, upstream.Spec.Template.Spec
+	if !reflect.DeepEqual(got.InitContainers, want.InitContainers) {
+		t.Errorf("init containers\n%+v\nwant upstream's\n%+v", got.InitContainers, want.InitContainers)
 	}
 	for _, v := range got.Volumes {
 		i := slices.IndexFunc(want.Volumes, func(w corev1.Volume) bool { return w.Name == v.Name })
 		if i < 0 || v.HostPath != nil && v.HostPath.Path != want.Volumes[i].HostPath.Path {
 			t.Errorf("volume %s is none of upstream's", v.Name)
+		}
+	}
+	if len(got.Volumes) != 3 || !reflect.DeepEqual(got.Tolerations, want.Tolerations) || !got.HostNetwork {
+		t.Errorf("%d volumes, tolerations %v, host's network %v", len(got.Volumes), got.Tolerations, got.HostNetwork)
+	}
+	if image, want := got.Containers[0].Image, "registry.k8s.io/pause:"+payload.PauseVersion; image != want {
+		t.Errorf("what keeps the pod is %s, want %s", image, want)
+	}
+	terms := want.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	terms[0].MatchExpressions = append(terms[0].MatchExpressions, corev1.NodeSelectorRequirement{Key: nodelabels.PodNetwork, Operator: corev1.NodeSelectorOpDoesNotExist})
+	if !reflect.DeepEqual(got.Affinity, want.Affinity) {
+		t.Errorf("affinity %+v", got.Affinity)
+	}
+	// Neither DaemonSet may take the other's pods for its own.
+	for _, pair := range [][2]*appsv1.DaemonSet{{o.install, o.daemonSet}, {o.daemonSet, o.install}} {
+		selector, err := metav1.LabelSelectorAsSelector(pair[0].Spec.Selector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !selector.Matches(labels.Set(pair[0].Spec.Template.Labels)) || selector.Matches(labels.Set(pair[1].Spec.Template.Labels)) {
+			t.Errorf("%s selects %s", pair[0].Name, selector)
 		}
 	}
 }

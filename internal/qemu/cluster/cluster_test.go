@@ -87,6 +87,20 @@ func TestPending(t *testing.T) {
 	nowhere := ready(ok)
 	nowhere.DaemonSets = []appsv1.DaemonSet{{ObjectMeta: metav1.ObjectMeta{Name: "ds"}}}
 
+	others := ready(ok)
+	others.DaemonSets = []appsv1.DaemonSet{{ObjectMeta: metav1.ObjectMeta{Name: "others"}}}
+	others.DaemonSets[0].Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+			{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "kiln-os.dev/pod-network", Operator: corev1.NodeSelectorOpDoesNotExist}}},
+		}},
+	}}
+	labelled := others
+	labelled.Nodes = []corev1.Node{node(corev1.ConditionTrue)}
+	labelled.Nodes[0].Labels = map[string]string{"kiln-os.dev/pod-network": "flannel"}
+	selected := ready(ok)
+	selected.DaemonSets = []appsv1.DaemonSet{{ObjectMeta: metav1.ObjectMeta{Name: "gpu"}}}
+	selected.DaemonSets[0].Spec.Template.Spec.NodeSelector = map[string]string{"gpu": "yes"}
+
 	for _, tc := range []struct {
 		name  string
 		s     State
@@ -105,6 +119,9 @@ func TestPending(t *testing.T) {
 		{"probe", ready(pod(corev1.PodRunning, corev1.ConditionFalse)), nil, "pod kube-system/p: running, not ready"},
 		{"deployment its controller has not seen", unseen, nil, "deployment /d: 0 of 1 available"},
 		{"daemon set without pods", nowhere, nil, "daemon set /ds: 0 of 0 ready"},
+		{"daemon set for this node", others, nil, "daemon set /others: 0 of 0 ready"},
+		{"daemon set for other nodes", labelled, nil, ""},
+		{"daemon set for selected nodes", selected, nil, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := strings.Join(tc.s.Pending(tc.nodes...), "; "); got != tc.want {

@@ -11,6 +11,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -132,12 +134,43 @@ func (s State) Pending(nodes ...string) []string {
 	}
 	for _, d := range s.DaemonSets {
 		want := d.Status.DesiredNumberScheduled
-		if d.Status.ObservedGeneration < d.Generation || want == 0 || d.Status.NumberReady < want {
+		if d.Status.ObservedGeneration < d.Generation || want == 0 && s.wantedBy(d) || d.Status.NumberReady < want {
 			add("daemon set %s/%s: %d of %d ready", d.Namespace, d.Name, d.Status.NumberReady, want)
 		}
 	}
 	sort.Strings(out)
 	return out
+}
+
+// wantedBy reports whether one of the nodes is of those that a daemon set is for, by
+// its node selector and affinity. Until its controller has seen that node the daemon set
+// has no pods either, which is not the same as having all.
+func (s State) wantedBy(d appsv1.DaemonSet) bool {
+	spec := d.Spec.Template.Spec
+	terms := []corev1.NodeSelectorTerm{{}}
+	if a := spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		terms = a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	}
+	return slices.ContainsFunc(s.Nodes, func(n corev1.Node) bool {
+		return labels.SelectorFromSet(spec.NodeSelector).Matches(labels.Set(n.Labels)) &&
+			slices.ContainsFunc(terms, func(t corev1.NodeSelectorTerm) bool { return matches(t, n) })
+	})
+}
+
+// matches compares a node's labels with a term. What cannot be compared may match.
+func matches(t corev1.NodeSelectorTerm, n corev1.Node) bool {
+	operators := map[corev1.NodeSelectorOperator]selection.Operator{
+		corev1.NodeSelectorOpIn: selection.In, corev1.NodeSelectorOpNotIn: selection.NotIn,
+		corev1.NodeSelectorOpExists: selection.Exists, corev1.NodeSelectorOpDoesNotExist: selection.DoesNotExist,
+		corev1.NodeSelectorOpGt: selection.GreaterThan, corev1.NodeSelectorOpLt: selection.LessThan,
+	}
+	for _, e := range t.MatchExpressions {
+		r, err := labels.NewRequirement(e.Key, operators[e.Operator], e.Values)
+		if err == nil && !r.Matches(labels.Set(n.Labels)) {
+			return false
+		}
+	}
+	return true
 }
 
 // WaitReady waits until nothing is pending and a DNS deployment exists, and
