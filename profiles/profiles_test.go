@@ -125,6 +125,7 @@ func TestClouds(t *testing.T) {
 		"azure-amd64":     {"vhd", "azure", "ttyS0", []string{"hv_storvsc", "hv_vmbus", "sd_mod", "hv_netvsc"}},
 		"gcp-amd64":       {"gce", "gcp", "ttyS0", []string{"virtio_scsi", "sd_mod", "nvme", "virtio_net", "gve"}},
 		"metal-amd64":     {"raw.zst", "metal", "tty0", []string{"ahci", "nvme", "sd_mod", "usb_storage", "mmc_block"}},
+		"rpi-arm":         {"raw.zst", "metal", "ttyS1", []string{"bcm2835", "sdhci_iproc", "mmc_block", "usb_storage"}},
 		"rpi-arm64":       {"raw.zst", "metal", "ttyS1", []string{"bcm2835", "sdhci_iproc", "mmc_block", "gpio_regulator", "usb_storage"}},
 		"openstack-amd64": {"qcow2-compressed", "openstack", "ttyS0", []string{"virtio_blk", "virtio_scsi", "virtio_net", "sr_mod"}},
 		"vmware-amd64":    {"ova", "vmware", "tty0", []string{"vmw_pvscsi", "sd_mod"}},

@@ -4,7 +4,10 @@ package qemutests
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/crc32"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -23,7 +26,7 @@ name: story
 nodes:
   - name: elsewhere
     role: control-plane
-    profile: rpi-arm64
+    profile: {{.Profile}}
     address: 192.168.76.9/24
     gateway: {{.Gateway}}
   - name: {{.Name}}
@@ -45,40 +48,76 @@ ssh:
     - {{.Key}}
 `))
 
-// TestRaspberryPi boots a card in QEMU's Raspberry Pi 3: U-Boot, which QEMU gets as the
-// board's firmware would have read it, systemd-boot and the kernel from the card's boot
-// partition, the state partition, and the first boot until it looks for its cluster
-// over a network card on USB.
+// TestRaspberryPi boots a card in QEMU's Raspberry Pi 3, and one of 32 bits in its
+// Raspberry Pi 2: U-Boot, which QEMU gets as the board's firmware would have read it,
+// systemd-boot and the kernel from the card's boot partition, the state partition, and
+// the first boot until it looks for its cluster over a network card on USB.
 func TestRaspberryPi(t *testing.T) {
-	n := bakeFile(t, "arm64", piFile, words("rpi-arm64", ""))
-	dir := t.TempDir()
-	board := &qemu.Board{Machine: "raspi3b", Kernel: filepath.Join(dir, "u-boot.bin"), DeviceTree: filepath.Join(dir, "pi.dtb"), Serial: 1}
-	// As on the card: mtools reads the boot partition, which begins at 1 MiB.
-	for from, to := range map[string]string{"u-boot.bin": board.Kernel, "bcm2837-rpi-3-b.dtb": board.DeviceTree} {
-		if out, err := testtools.Command(t, "mcopy", "-i", n.image+"@@1M", "::"+from, to).CombinedOutput(); err != nil {
-			t.Fatalf("mcopy: %v\n%s", err, out)
-		}
+	for _, tc := range []struct {
+		machine, arch, profile string
+		uboot, dtb, model      string
+		serial                 int // which port is on pins 8 and 10
+	}{
+		{"raspi3b", "arm64", "rpi-arm64", "u-boot.bin", "bcm2837-rpi-3-b.dtb", "Raspberry Pi 3 Model B", 1},
+		{"raspi2b", "arm", "rpi-arm", "u-boot-2.bin", "bcm2836-rpi-2-b.dtb", "Raspberry Pi 2 Model B", 0},
+	} {
+		t.Run(tc.machine, func(t *testing.T) {
+			n := bakeFile(t, tc.arch, piFile, words(tc.profile, ""))
+			dir := t.TempDir()
+			board := &qemu.Board{Machine: tc.machine, Kernel: filepath.Join(dir, "u-boot"), DeviceTree: filepath.Join(dir, "pi.dtb"), Serial: tc.serial}
+			// As on the card: mtools reads the boot partition, which begins at 1 MiB.
+			for from, to := range map[string]string{tc.uboot: board.Kernel, tc.dtb: board.DeviceTree} {
+				if out, err := testtools.Command(t, "mcopy", "-i", n.image+"@@1M", "::"+from, to).CombinedOutput(); err != nil {
+					t.Fatalf("mcopy: %v\n%s", err, out)
+				}
+			}
+			if tc.arch == "arm" {
+				asUImage(t, board.Kernel)
+			}
+			net := qemu.NetFor(netip.MustParsePrefix(address), netip.MustParseAddr(gateway), nil, qemu.Forward{GuestPort: 22})
+			net.Isolated = true
+			m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
+				Arch: n.arch, Name: nodeName, Dir: filepath.Join(n.artifacts, nodeName), Board: board,
+				Disks: []qemu.Disk{{Image: n.image, SizeBytes: 8 << 30, Fast: true}}, Net: net,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(m.Kill)
+			n.machine = m
+			ctx := n.within(t, 20*time.Minute)
+			for _, what := range []string{
+				`U-Boot 20`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `Machine model: ` + tc.model,
+				`firstboot\[\d+\]: .*discovery`,
+			} {
+				line, err := m.Console().WaitFor(ctx, regexp.MustCompile(what))
+				if err != nil {
+					t.Fatalf("%v\n%s", err, m.Console().Tail(40))
+				}
+				t.Logf("%.0f s: %s", line.At.Seconds(), line.Text)
+			}
+		})
 	}
-	net := qemu.NetFor(netip.MustParsePrefix(address), netip.MustParseAddr(gateway), nil, qemu.Forward{GuestPort: 22})
-	net.Isolated = true
-	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
-		Arch: n.arch, Name: nodeName, Dir: filepath.Join(n.artifacts, nodeName), Board: board,
-		Disks: []qemu.Disk{{Image: n.image, SizeBytes: 8 << 30, Fast: true}}, Net: net,
-	})
+}
+
+// asUImage puts U-Boot's header for a kernel before a program, so that QEMU has it at
+// 32 KiB, where the board's firmware puts it and a U-Boot of 32 bits has to be. A
+// file without a header goes elsewhere.
+func asUImage(t *testing.T, name string) {
+	t.Helper()
+	program, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(m.Kill)
-	n.machine = m
-	ctx := n.within(t, 20*time.Minute)
-	for _, what := range []string{
-		`U-Boot 20`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `Machine model: Raspberry Pi 3 Model B`,
-		`firstboot\[\d+\]: .*discovery`,
-	} {
-		line, err := m.Console().WaitFor(ctx, regexp.MustCompile(what))
-		if err != nil {
-			t.Fatalf("%v\n%s", err, m.Console().Tail(40))
-		}
-		t.Logf("%.0f s: %s", line.At.Seconds(), line.Text)
-	}
+	const place = 0x8000
+	be := binary.BigEndian
+	h := make([]byte, 64)
+	be.PutUint32(h, 0x27051956)
+	be.PutUint32(h[12:], uint32(len(program)))
+	be.PutUint32(h[16:], place)
+	be.PutUint32(h[20:], place)
+	be.PutUint32(h[24:], crc32.ChecksumIEEE(program))
+	copy(h[28:], []byte{5, 2, 2, 0}) // Linux, 32-bit Arm, a kernel, not compressed
+	be.PutUint32(h[4:], crc32.ChecksumIEEE(h))
+	writeFile(t, name, append(h, program...))
 }

@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,7 +49,103 @@ func TestBootFiles(t *testing.T) {
 // TestRaspberryPiBootChain follows what each model reads from the boot partition, in
 // that order, through Debian's packages as they are in the archive.
 func TestRaspberryPiBootChain(t *testing.T) {
-	p, err := profiles.Load("rpi-arm64")
+	rom := []string{"bootcode.bin", "start.elf", "fixup.dat", "config.txt"}
+	eeprom := []string{"start4.elf", "fixup4.dat", "config.txt"}
+	type model struct {
+		name  string   // in the device tree
+		stage []string // what is read before the device tree
+		dtb   string
+		uboot string
+	}
+	for _, tc := range []struct {
+		profile string
+		models  []model
+		config  []string // lines of config.txt, in this order
+		others  []string // files of the packages that are read later
+	}{
+		{
+			"rpi-arm64", []model{
+				{"Raspberry Pi 3 Model B", rom, "bcm2837-rpi-3-b.dtb", "u-boot.bin"},
+				{"Raspberry Pi 3 Model B+", rom, "bcm2837-rpi-3-b-plus.dtb", "u-boot.bin"},
+				{"Raspberry Pi 3 Model A+", rom, "bcm2837-rpi-3-a-plus.dtb", "u-boot.bin"},
+				{"Raspberry Pi Zero 2 W", rom, "bcm2837-rpi-zero-2-w.dtb", "u-boot.bin"},
+				{"Raspberry Pi Compute Module 3", rom, "bcm2837-rpi-cm3.dtb", "u-boot.bin"},
+				{"Raspberry Pi 4 Model B", eeprom, "bcm2711-rpi-4-b.dtb", "u-boot.bin"},
+				{"Raspberry Pi 400", eeprom, "bcm2711-rpi-400.dtb", "u-boot.bin"},
+				{"Raspberry Pi Compute Module 4", eeprom, "bcm2711-rpi-cm4.dtb", "u-boot.bin"},
+				{"Raspberry Pi 5", eeprom[2:], "bcm2712-rpi-5-b.dtb", "u-boot.bin"},
+			},
+			[]string{"arm_64bit=1", "kernel=u-boot.bin", "upstream_kernel=1", "enable_uart=1"},
+			[]string{
+				"usr/lib/firmware/brcm/brcmfmac43455-sdio.raspberrypi,4-model-b.txt",
+				"usr/lib/firmware/brcm/brcmfmac43430-sdio.raspberrypi,3-model-b.txt",
+			},
+		},
+		{
+			"rpi-arm", []model{
+				{"Raspberry Pi 2 Model B", rom, "bcm2836-rpi-2-b.dtb", "u-boot-2.bin"},
+				{"Raspberry Pi 3 Model B", rom, "bcm2837-rpi-3-b.dtb", "u-boot-3.bin"},
+				{"Raspberry Pi 3 Model B+", rom, "bcm2837-rpi-3-b-plus.dtb", "u-boot-3.bin"},
+				{"Raspberry Pi 3 Model A+", rom, "bcm2837-rpi-3-a-plus.dtb", "u-boot-3.bin"},
+				{"Raspberry Pi Zero 2 W", rom, "bcm2837-rpi-zero-2-w.dtb", "u-boot-3.bin"},
+				{"Raspberry Pi Compute Module 3", rom, "bcm2837-rpi-cm3.dtb", "u-boot-3.bin"},
+			},
+			[]string{
+				"arm_64bit=0", "upstream_kernel=1", "enable_uart=1",
+				"[pi2]", "kernel=u-boot-2.bin", "device_tree=bcm2836-rpi-2-b.dtb",
+				"[pi3]", "kernel=u-boot-3.bin", "[pi02]", "kernel=u-boot-3.bin",
+			},
+			[]string{"usr/lib/firmware/brcm/brcmfmac43430-sdio.raspberrypi,3-model-b.txt"},
+		},
+	} {
+		t.Run(tc.profile, func(t *testing.T) {
+			p, a, packages := raspberryPiPackages(t, tc.profile)
+			content := bootContent(t, packages, p.BootFiles)
+			for _, m := range tc.models {
+				for _, f := range append(append([]string{}, m.stage...), m.dtb, m.uboot) {
+					if content[f] == nil {
+						t.Errorf("%s: no %s", m.name, f)
+					}
+				}
+				if b := content[m.dtb]; !bytes.HasPrefix(b, []byte{0xd0, 0x0d, 0xfe, 0xed}) || !bytes.Contains(b, []byte(m.name)) {
+					t.Errorf("%s: %s is not its device tree", m.name, m.dtb)
+				}
+				// U-Boot knows the board, and looks for systemd-boot where it is. Its name for a
+				// Compute Module's device tree is the firmware's.
+				for _, word := range []string{m.dtb, "/EFI/BOOT/", a.EFIName} {
+					if !bytes.Contains(bytes.ToLower(content[m.uboot]), []byte(strings.ToLower(word))) {
+						t.Errorf("%s: its U-Boot, %s, does not have the word %s", m.name, m.uboot, word)
+					}
+				}
+			}
+			var config []string
+			for line := range strings.Lines(string(content["config.txt"])) {
+				if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+					config = append(config, line)
+				}
+			}
+			if !slices.Equal(config, tc.config) {
+				t.Errorf("config.txt\ngot  %q\nwant %q", config, tc.config)
+			}
+			for _, f := range append(tc.others, "usr/lib/systemd/boot/efi/"+a.EFIBoot, "usr/lib/systemd/boot/efi/"+a.EFIStub) {
+				if _, _, err := packages.Lookup(f); err != nil {
+					t.Error(err)
+				}
+			}
+			addProfileFiles(packages, p)
+			for l := range p.Links {
+				if _, _, err := packages.Lookup(l); err != nil {
+					t.Errorf("link %s: %v", l, err)
+				}
+			}
+		})
+	}
+}
+
+// raspberryPiPackages are the packages that a Raspberry Pi's boot files are from.
+func raspberryPiPackages(t *testing.T, profile string) (profiles.Profile, arch.Arch, *tree.Tree) {
+	t.Helper()
+	p, err := profiles.Load(profile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +153,16 @@ func TestRaspberryPiBootChain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages := testtools.Packages(t, a, p.Components, deb.Request{
-		Roots: []string{p.Kernel, "raspi-firmware", "u-boot-rpi", "systemd-boot-efi", "firmware-brcm80211", "wireless-regdb"}, Exclude: append([]string{"libc6", "kmod", "dosfstools"}, osbase.Excluded...),
+	return p, a, testtools.Packages(t, a, p.Components, deb.Request{
+		Roots:   []string{p.Kernel, "raspi-firmware", "u-boot-rpi", "systemd-boot-efi", "firmware-brcm80211", "wireless-regdb"},
+		Exclude: append([]string{"libc6", "kmod", "dosfstools"}, osbase.Excluded...),
 	})
-	files, err := bootFiles(packages, p.BootFiles)
+}
+
+// bootContent is what is in the files that a list of the profile names.
+func bootContent(t *testing.T, packages *tree.Tree, list []profiles.BootFile) map[string][]byte {
+	t.Helper()
+	files, err := bootFiles(packages, list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,55 +181,5 @@ func TestRaspberryPiBootChain(t *testing.T) {
 		}
 		content[f.Path] = b
 	}
-	rom := []string{"bootcode.bin", "start.elf", "fixup.dat", "config.txt"}
-	eeprom := []string{"start4.elf", "fixup4.dat", "config.txt"}
-	for _, m := range []struct {
-		model string // in the device tree
-		reads []string
-	}{
-		{"Raspberry Pi 3 Model B", append(rom[:4:4], "bcm2837-rpi-3-b.dtb")},
-		{"Raspberry Pi 3 Model B+", append(rom[:4:4], "bcm2837-rpi-3-b-plus.dtb")},
-		{"Raspberry Pi 3 Model A+", append(rom[:4:4], "bcm2837-rpi-3-a-plus.dtb")},
-		{"Raspberry Pi Zero 2 W", append(rom[:4:4], "bcm2837-rpi-zero-2-w.dtb")},
-		{"Raspberry Pi Compute Module 3", append(rom[:4:4], "bcm2837-rpi-cm3.dtb")},
-		{"Raspberry Pi 4 Model B", append(eeprom[:3:3], "bcm2711-rpi-4-b.dtb")},
-		{"Raspberry Pi 400", append(eeprom[:3:3], "bcm2711-rpi-400.dtb")},
-		{"Raspberry Pi Compute Module 4", append(eeprom[:3:3], "bcm2711-rpi-cm4.dtb")},
-		{"Raspberry Pi 5", []string{"config.txt", "bcm2712-rpi-5-b.dtb"}},
-	} {
-		for _, f := range append(m.reads, "u-boot.bin") {
-			b, ok := content[f]
-			if !ok {
-				t.Errorf("%s: no %s", m.model, f)
-			}
-			if strings.HasSuffix(f, ".dtb") && (!bytes.HasPrefix(b, []byte{0xd0, 0x0d, 0xfe, 0xed}) || !bytes.Contains(b, []byte(m.model))) {
-				t.Errorf("%s: %s is not its device tree", m.model, f)
-			}
-		}
-	}
-	for _, line := range []string{"arm_64bit=1\n", "kernel=u-boot.bin\n", "upstream_kernel=1\n", "enable_uart=1\n"} {
-		if !bytes.Contains(content["config.txt"], []byte(line)) {
-			t.Errorf("config.txt has no %s", line)
-		}
-	}
-	// U-Boot knows the boards, and looks for systemd-boot where it is.
-	for _, word := range []string{"bcm2837-rpi-3-b.dtb", "bcm2837-rpi-zero-2-w.dtb", "bcm2711-rpi-4-b.dtb", "/EFI/BOOT/", "BOOTAA64.EFI"} {
-		if !bytes.Contains(bytes.ToLower(content["u-boot.bin"]), []byte(strings.ToLower(word))) {
-			t.Errorf("U-Boot does not have the word %s", word)
-		}
-	}
-	for _, f := range []string{
-		"usr/lib/systemd/boot/efi/" + a.EFIBoot, "usr/lib/firmware/brcm/brcmfmac43455-sdio.raspberrypi,4-model-b.txt",
-		"usr/lib/firmware/brcm/brcmfmac43430-sdio.raspberrypi,3-model-b.txt",
-	} {
-		if _, _, err := packages.Lookup(f); err != nil {
-			t.Error(err)
-		}
-	}
-	addProfileFiles(packages, p)
-	for l := range p.Links {
-		if _, _, err := packages.Lookup(l); err != nil {
-			t.Errorf("link %s: %v", l, err)
-		}
-	}
+	return content
 }
