@@ -166,7 +166,9 @@ func flannelPlugin(t *testing.T) map[name.Reference]v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Architecture: runtime.GOARCH, OS: "linux", Config: v1.Config{Env: []string{"PATH=/bin"}}})
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
+		Architecture: runtime.GOARCH, OS: "linux", RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{Env: []string{"PATH=/bin"}},
+	})
 	if err == nil {
 		img, err = mutate.AppendLayers(img, layer)
 	}

@@ -88,7 +88,7 @@ apiServer: {certSANs: [127.0.0.1]}
 		t.Fatal(err)
 	}
 	// There is no registry for what the network's own init containers are made of.
-	if _, err := worker.ssh.Run(c.within(t, 5*time.Minute), kubeadmAt+"ctr --namespace k8s.io images import /run/reference/plugin.tar"); err != nil {
+	if _, err := worker.ssh.Run(c.within(t, 5*time.Minute), kubeadmAt+"systemctl start containerd && ctr --namespace k8s.io images import /run/reference/plugin.tar"); err != nil {
 		t.Fatal(err)
 	}
 	c.start(t, "cp-1")

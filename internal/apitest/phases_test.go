@@ -5,6 +5,7 @@ package apitest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -208,6 +209,38 @@ func TestPhases(t *testing.T) {
 		o.same(ctx, t, first, "after everything was deleted once")
 	})
 	t.Run("changed by others", func(t *testing.T) { checkForeignChanges(t, c, o, first) })
+	t.Run("a machine of others", func(t *testing.T) { checkOtherMachine(t, admin) })
+}
+
+// checkOtherMachine: flannel's plugin is installed on a node that does not bring it, and
+// nowhere else.
+func checkOtherMachine(t *testing.T, admin kubernetes.Interface) {
+	ctx := t.Context()
+	wanted := func(nodes int32) {
+		t.Helper()
+		eventually(t, time.Minute, "the controller manager to place kube-flannel-install", func() (bool, error) {
+			ds, err := admin.AppsV1().DaemonSets("kube-flannel").Get(ctx, "kube-flannel-install", metav1.GetOptions{})
+			if err != nil || ds.Status.ObservedGeneration < ds.Generation {
+				return false, err
+			}
+			return ds.Status.DesiredNumberScheduled == nodes, fmt.Errorf("it wants %d nodes, not %d", ds.Status.DesiredNumberScheduled, nodes)
+		})
+	}
+	wanted(0)
+	other := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "debian", Labels: map[string]string{corev1.LabelOSStable: "linux", corev1.LabelHostname: "debian"}}}
+	if _, err := admin.CoreV1().Nodes().Create(ctx, other, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wanted(1)
+	eventually(t, time.Minute, "a pod that installs flannel's plugin", func() (bool, error) {
+		pods, err := admin.CoreV1().Pods("kube-flannel").List(ctx, metav1.ListOptions{LabelSelector: "app=flannel-install"})
+		if err != nil || len(pods.Items) != 1 {
+			return false, err
+		}
+		// The controller says by the node's name where the scheduler is to put it.
+		terms := pods.Items[0].Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		return len(terms) == 1 && len(terms[0].MatchFields) == 1 && slices.Equal(terms[0].MatchFields[0].Values, []string{"debian"}), fmt.Errorf("it is for %v", terms)
+	})
 }
 
 func nodeOf(t *testing.T, client kubernetes.Interface) *corev1.Node {
