@@ -48,18 +48,29 @@ ssh:
     - {{.Key}}
 `))
 
-// TestRaspberryPi boots a card in QEMU's Raspberry Pi 3, and one of 32 bits in its
-// Raspberry Pi 2: U-Boot, which QEMU gets as the board's firmware would have read it,
-// systemd-boot and the kernel from the card's boot partition, the state partition, and
-// the first boot until it looks for its cluster over a network card on USB.
+// TestRaspberryPi boots a card in QEMU's Raspberry Pi 3: U-Boot, which QEMU gets as the
+// board's firmware would have read it, systemd-boot and the kernel from the card's boot
+// partition, the state partition, and the first boot until it looks for its cluster
+// over a network card on USB.
+//
+// In QEMU's Raspberry Pi 2 the U-Boot of 32 bits knows the board, finds the card slot,
+// and halts: QEMU's firmware does not know how to set the slot's clock (tag 0x38042) and
+// leaves a rate of zero, by which U-Boot divides; 64-bit processors go on after that. So
+// that is as far as the test of a 32-bit card goes.
 func TestRaspberryPi(t *testing.T) {
 	for _, tc := range []struct {
 		machine, arch, profile string
-		uboot, dtb, model      string
+		uboot, dtb             string
 		serial                 int // which port is on pins 8 and 10
+		says                   []string
 	}{
-		{"raspi3b", "arm64", "rpi-arm64", "u-boot.bin", "bcm2837-rpi-3-b.dtb", "Raspberry Pi 3 Model B", 1},
-		{"raspi2b", "arm", "rpi-arm", "u-boot-2.bin", "bcm2836-rpi-2-b.dtb", "Raspberry Pi 2 Model B", 0},
+		{"raspi3b", "arm64", "rpi-arm64", "u-boot.bin", "bcm2837-rpi-3-b.dtb", 1, []string{
+			`U-Boot 20`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `Machine model: Raspberry Pi 3 Model B`,
+			`firstboot\[\d+\]: .*discovery`,
+		}},
+		{"raspi2b", "arm", "rpi-arm", "u-boot-2.bin", "bcm2836-rpi-2-b.dtb", 0, []string{
+			`U-Boot 20`, `RPI 2 Model B`, `devicetree: board`, `MMC: +mmc@7e202000: 0`,
+		}},
 	} {
 		t.Run(tc.machine, func(t *testing.T) {
 			n := bakeFile(t, tc.arch, piFile, words(tc.profile, ""))
@@ -86,10 +97,7 @@ func TestRaspberryPi(t *testing.T) {
 			t.Cleanup(m.Kill)
 			n.machine = m
 			ctx := n.within(t, 20*time.Minute)
-			for _, what := range []string{
-				`U-Boot 20`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `Machine model: ` + tc.model,
-				`firstboot\[\d+\]: .*discovery`,
-			} {
+			for _, what := range tc.says {
 				line, err := m.Console().WaitFor(ctx, regexp.MustCompile(what))
 				if err != nil {
 					t.Fatalf("%v\n%s", err, m.Console().Tail(40))

@@ -32,7 +32,7 @@ func TestSpeed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = i.meaningful(func(at int64, data []byte) error {
+	err = i.meaningful(func() ([]byte, error) { return make([]byte, block), nil }, func(at int64, data []byte) error {
 		if data == nil {
 			data = zeros[:min(block, i.Size-at)]
 		}

@@ -4,7 +4,6 @@
 package flash
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -185,13 +184,11 @@ func (t *Target) explain(ctx context.Context, err error, done int64) error {
 	return fmt.Errorf("%w; %s is not complete: flash it again", err, t.Path)
 }
 
-// chunk is how much is written at once, and buffers how many of them are in memory.
-const (
-	chunk   = 4 << 20
-	buffers = 4
-)
+// buffers is how many blocks are in memory.
+const buffers = 8
 
-// copyTo writes the image: a goroutine reads and unpacks while another writes.
+// copyTo writes the image: a goroutine reads and unpacks while another writes. What is
+// read is written from where it was read to.
 func (i *Image) copyTo(ctx context.Context, w *writer) error {
 	if _, err := w.dev.WriteAt(zeros[:], 0); err != nil {
 		return err
@@ -202,14 +199,28 @@ func (i *Image) copyTo(ctx context.Context, w *writer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	todo, free := make(chan part, buffers), make(chan []byte, buffers)
 	for range buffers {
-		free <- make([]byte, 0, chunk)
+		free <- make([]byte, block)
 	}
-	var first []byte
+	first := zeros[:] // the block with the table
 	group.Go(func() error {
 		defer close(todo)
-		send := func(p part) error {
-			if len(p.data) == 0 {
+		return i.meaningful(func() ([]byte, error) {
+			select {
+			case b := <-free:
+				return b, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}, func(at int64, data []byte) error {
+			if at == 0 {
+				if data != nil {
+					first = data
+				}
 				return nil
+			}
+			p := part{at, data}
+			if data == nil {
+				p.data = zeros[:min(block, i.Size-at)]
 			}
 			select {
 			case todo <- p:
@@ -217,40 +228,7 @@ func (i *Image) copyTo(ctx context.Context, w *writer) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-		}
-		var next part
-		begin := func(at int64) error {
-			select {
-			case b := <-free:
-				next = part{at, b[:0]}
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		err := i.meaningful(func(at int64, data []byte) error {
-			if data == nil {
-				data = zeros[:min(block, i.Size-at)]
-			}
-			if at == 0 {
-				first = bytes.Clone(data)
-				return nil
-			}
-			if end := next.at + int64(len(next.data)); end != at || len(next.data)+len(data) > chunk {
-				if err := send(next); err != nil {
-					return err
-				}
-				if err := begin(at); err != nil {
-					return err
-				}
-			}
-			next.data = append(next.data, data...)
-			return nil
 		})
-		if err != nil {
-			return err
-		}
-		return send(next)
 	})
 	group.Go(func() error {
 		for p := range todo {
@@ -260,7 +238,9 @@ func (i *Image) copyTo(ctx context.Context, w *writer) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			free <- p.data
+			if &p.data[0] != &zeros[0] {
+				free <- p.data[:block]
+			}
 		}
 		return nil
 	})

@@ -152,10 +152,23 @@ func (i *Image) reader() (r io.Reader, done func(), err error) {
 	return x, func() {}, err
 }
 
-// blocks calls f with each block of the image, in order; data is nil if it is zeros,
-// and is f's until it returns.
-func (i *Image) blocks(f func(at int64, data []byte) error) error {
-	buf := make([]byte, block)
+// blocks calls f with each block of the image, in order; data is nil if it is zeros.
+// The memory for it, of the length block, comes from buffer and is f's from then on.
+func (i *Image) blocks(buffer func() ([]byte, error), f func(at int64, data []byte) error) error {
+	var buf []byte // not given to f
+	next := func() (err error) {
+		if buf == nil {
+			buf, err = buffer()
+		}
+		return err
+	}
+	give := func(at int64, b []byte) error {
+		if bytes.Equal(b, zeros[:len(b)]) {
+			return f(at, nil)
+		}
+		buf = nil
+		return f(at, b)
+	}
 	if i.kind == format.Raw {
 		for at := int64(0); at < i.Size; at += block {
 			if !i.used[at/block] {
@@ -164,11 +177,14 @@ func (i *Image) blocks(f func(at int64, data []byte) error) error {
 				}
 				continue
 			}
+			if err := next(); err != nil {
+				return err
+			}
 			b := buf[:min(block, i.Size-at)]
 			if _, err := i.file.ReadAt(b, at); err != nil {
 				return fmt.Errorf("read %s: %w", i.Path, err)
 			}
-			if err := f(at, orZeros(b)); err != nil {
+			if err := give(at, b); err != nil {
 				return err
 			}
 		}
@@ -181,9 +197,12 @@ func (i *Image) blocks(f func(at int64, data []byte) error) error {
 	defer done()
 	at := int64(0)
 	for {
+		if err := next(); err != nil {
+			return err
+		}
 		n, err := io.ReadFull(r, buf)
 		if n > 0 {
-			if err := f(at, orZeros(buf[:n])); err != nil {
+			if err := give(at, buf[:n]); err != nil {
 				return err
 			}
 			at += int64(n)
@@ -200,13 +219,6 @@ func (i *Image) blocks(f func(at int64, data []byte) error) error {
 	}
 }
 
-func orZeros(b []byte) []byte {
-	if bytes.Equal(b, zeros[:len(b)]) {
-		return nil
-	}
-	return b
-}
-
 // expected is about how many bytes blocks will find that are not zeros.
 func (i *Image) expected() int64 {
 	if i.kind == format.Raw {
@@ -219,11 +231,11 @@ func (i *Image) expected() int64 {
 // nil for one of zeros. Blocks of zeros are skipped where nothing reads them: behind
 // the last data of a partition, and between partitions. A FAT, whose zeros say that
 // clusters are free, lies before the data that it leads to; nothing else in an image
-// has meaning in zeros at its end.
-func (i *Image) meaningful(f func(at int64, data []byte) error) error {
+// has meaning in zeros at its end. The memory for data is as in blocks.
+func (i *Image) meaningful(buffer func() ([]byte, error), f func(at int64, data []byte) error) error {
 	var pending []int64 // blocks of zeros in area
 	area := -2
-	return i.blocks(func(at int64, data []byte) error {
+	return i.blocks(buffer, func(at int64, data []byte) error {
 		first, last := i.area(at), i.area(min(at+block, i.Size)-1)
 		if first != area {
 			area, pending = first, pending[:0]

@@ -24,7 +24,7 @@ type sum struct {
 }
 
 // behind is how many parts may be on their way to the disk.
-const behind = 16
+const behind = 64
 
 func (w *writer) write(p part) error {
 	if _, err := w.dev.WriteAt(p.data, p.at); err != nil {
@@ -55,7 +55,7 @@ func (w *writer) verify(ctx context.Context, progress func(done int64)) error {
 	if err := w.dev.dropCache(); err != nil {
 		return err
 	}
-	done, b := int64(0), make([]byte, chunk)
+	done, b := int64(0), make([]byte, block)
 	for _, s := range w.sums {
 		if err := ctx.Err(); err != nil {
 			return err
