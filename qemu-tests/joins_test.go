@@ -219,6 +219,12 @@ func checkAcrossNodes(t *testing.T, c *network, names ...string) {
 		t.Fatal(err)
 	}
 	ns := made.Name
+	// Pods of nobody's would count as trouble once their node is reset.
+	defer func() {
+		if err := c.client.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}()
 	_, err = c.client.CoreV1().ConfigMaps(ns).Create(ctx, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "kubeconfig"}, Data: map[string]string{"config": inCluster},
 	}, metav1.CreateOptions{})
