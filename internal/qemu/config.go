@@ -289,7 +289,8 @@ func (c Config) args(firmwareCode string) []string {
 		}
 		a = append(a,
 			"-drive", fmt.Sprintf("if=none,id=disk%d,format=qcow2,discard=unmap,cache=%s,file=%s", i, cache, escapeComma(filepath.Join(c.Dir, overlayName(i)))),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,bootindex=%d,serial=kiln-disk%d", i, i, i))
+			// A kernel that QEMU loads itself has 0.
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,bootindex=%d,serial=kiln-disk%d", i, i+1, i))
 	}
 	if c.Net != nil {
 		// No option ROM: nothing is ever booted from the network.

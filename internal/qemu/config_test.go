@@ -84,7 +84,7 @@ func TestArgs(t *testing.T) {
 		"if=pflash,unit=0,format=raw,readonly=on,file=/fw/code.fd", "if=pflash,unit=1,format=raw,file=/m,,1/firmware-vars.fd",
 		"if=none,id=disk0,format=qcow2,discard=unmap,cache=writeback,file=/m,,1/disk0.qcow2",
 		"if=none,id=disk1,format=qcow2,discard=unmap,cache=unsafe,file=/m,,1/disk1.qcow2",
-		"virtio-blk-pci,drive=disk0,bootindex=0", "virtio-rng-pci",
+		"virtio-blk-pci,drive=disk0,bootindex=1", "virtio-rng-pci",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
