@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kiln-os/kiln/internal/qemu"
 	"github.com/kiln-os/kiln/internal/testtools"
@@ -40,6 +41,30 @@ func TestPXE(t *testing.T) {
 		"-kernel", filepath.Join(dir, kernel), "-initrd", filepath.Join(dir, initrd), "-append", arguments,
 	}})
 	n.checkLive(t)
+}
+
+// TestISO boots the same from a CD, and up to the first phase of the first boot from a USB
+// stick.
+func TestISO(t *testing.T) {
+	n := bake(t)
+	iso := filepath.Join(t.TempDir(), nodeName+".iso")
+	run(t, imagegenPath(t), "convert", n.image, iso)
+	t.Run("USB", func(t *testing.T) {
+		m := n.startFaulty(t, "usb", "", func(c *qemu.Config) {
+			c.Disks, c.Net, c.MemoryMiB = nil, isolatedNet(), guestMemoryMiB
+			c.ExtraArgs = []string{
+				"-drive", "if=none,id=stick,format=raw,readonly=on,file=" + iso,
+				"-device", "qemu-xhci", "-device", "usb-storage,drive=stick,bootindex=1",
+			}
+		})
+		m.says(t, 0, m.slow(5*time.Minute), `preflight: checking the machine`)
+	})
+	t.Run("CD", func(t *testing.T) {
+		n.start(t, qemu.Config{ExtraArgs: []string{
+			"-drive", "if=none,id=cd,media=cdrom,format=raw,readonly=on,file=" + iso, "-device", "ide-cd,drive=cd,bootindex=1",
+		}})
+		n.checkLive(t)
+	})
 }
 
 // checkLive waits for a node without a disk, and checks that it is one.
