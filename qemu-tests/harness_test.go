@@ -159,11 +159,15 @@ func (n *node) bootAgain(t *testing.T) {
 
 func (n *node) powerOn(t *testing.T, again bool) {
 	t.Helper()
-	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, qemu.Config{
-		Arch: n.arch, Accel: n.accel, Name: nodeName, Dir: filepath.Join(n.artifacts, nodeName),
-		Disks:     append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes, Fast: true}}, n.disks...),
-		MemoryMiB: guestMemoryMiB, CPUs: guestCPUs, Net: isolatedNet(), Reuse: again,
-	})
+	n.start(t, qemu.Config{Disks: append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes, Fast: true}}, n.disks...), Reuse: again})
+}
+
+// start starts a machine that boots from what c says, and connects the clients.
+func (n *node) start(t *testing.T, c qemu.Config) {
+	t.Helper()
+	c.Arch, c.Accel, c.Name, c.Dir = n.arch, n.accel, nodeName, filepath.Join(n.artifacts, nodeName)
+	c.MemoryMiB, c.CPUs, c.Net = guestMemoryMiB, guestCPUs, isolatedNet()
+	m, err := qemu.Start(context.WithoutCancel(t.Context()), n.tools, c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 // Package units embeds what Kiln adds to Debian's files: units, presets, network,
 // repart and tmpfiles definitions. system/ is laid over the operating system,
-// initrd/ over the initramfs, and cloud/ over that of clouds. Words such as @ESP_UUID@ are replaced by the build.
+// initrd/ over the initramfs, cloud/ over that of clouds, and live/ over one
+// that a machine without a disk boots from. Words such as @ESP_UUID@ are replaced by the build.
 package units
 
 import (
@@ -14,7 +15,7 @@ import (
 	"github.com/kiln-os/kiln/images/tree"
 )
 
-//go:embed all:system all:initrd all:cloud
+//go:embed all:system all:initrd all:cloud all:live
 var files embed.FS
 
 // Vars are the words that the build replaces in the files.
@@ -61,6 +62,12 @@ var cloudLinks = []link{
 	{"usr/lib/ignition/base.d/name.ign", "/run/kiln/userdata/name.ign"},
 }
 
+// liveLinks begin with the mask of a unit that looks for the disk that /usr is on.
+var liveLinks = []link{
+	{"etc/systemd/system/systemd-repart.service", "/dev/null"},
+	{"etc/systemd/system/sysinit.target.wants/kiln-live.service", "../kiln-live.service"},
+}
+
 // System lays the operating system's files over t.
 func System(t *tree.Tree, v Vars) error { return overlay(t, "system", v, systemLinks) }
 
@@ -75,6 +82,11 @@ func Initrd(t *tree.Tree, v Vars) error {
 	}
 	return overlay(t, "cloud", v, cloudLinks)
 }
+
+// Live lays over t what an initramfs of Kiln has on top if it brings /usr in /kiln/usr,
+// its hash tree in /kiln/usr-verity and the boot partition's folder of the stamp in
+// /kiln/boot. It is below /etc, where units have precedence.
+func Live(t *tree.Tree) error { return overlay(t, "live", Vars{}, liveLinks) }
 
 var placeholder = regexp.MustCompile(`@[A-Z_]+@`)
 

@@ -57,7 +57,7 @@ func TestSystemdAnalyzeVerify(t *testing.T) {
 					return err
 				}
 			}
-			if filepath.Dir(p) == dir && unitFile.MatchString(p) {
+			if d := filepath.Dir(p); (d == dir || d == "etc/systemd/system") && unitFile.MatchString(p) {
 				names = append(names, filepath.Base(p))
 			}
 			return os.WriteFile(dst, b, 0o644)

@@ -21,6 +21,9 @@ const (
 	sIFLNK = 0o120000
 )
 
+// trailer is the name of the entry that ends an archive.
+const trailer = "TRAILER!!!"
+
 // Write writes the whole tree, every entry with the time mtime, followed by the
 // trailer and zeros up to a multiple of 512 bytes. Inode numbers count from 1 in
 // the tree's order. A hard link becomes a file of its own with the same bytes.
@@ -44,13 +47,38 @@ func Write(w io.Writer, t *tree.Tree, mtime time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := c.header("TRAILER!!!", 0, 0, 0, 0, 1, 0, 0, 0, 0); err != nil {
+	if err := c.header(trailer, 0, 0, 0, 0, 1, 0, 0, 0, 0); err != nil {
 		return err
 	}
 	if err := c.pad(512); err != nil {
 		return err
 	}
 	return c.w.Flush()
+}
+
+// Size returns how many bytes Write writes. It reads no file.
+func Size(t *tree.Tree) (int64, error) {
+	const header = 110
+	up := func(n int64) int64 { return (n + 3) &^ 3 }
+	total := up(header + int64(len(trailer)) + 1)
+	err := t.Walk(func(p string, e *tree.Entry) error {
+		if e.Type == tree.Hardlink {
+			_, file, err := t.Lookup(p)
+			if err != nil {
+				return fmt.Errorf("cpio %s: %w", p, err)
+			}
+			e = file
+		}
+		total += up(header + int64(len(p)) + 1)
+		switch e.Type {
+		case tree.File:
+			total += up(e.Content.Size())
+		case tree.Symlink:
+			total += up(int64(len(e.Link)))
+		}
+		return nil
+	})
+	return (total + 511) &^ 511, err
 }
 
 type counter struct {

@@ -30,6 +30,9 @@ func TestWrite(t *testing.T) {
 	if b.Len()%512 != 0 {
 		t.Errorf("archive has %d bytes, no multiple of 512", b.Len())
 	}
+	if n, err := Size(sample()); err != nil || n != int64(b.Len()) {
+		t.Errorf("Size says %d, %v; the archive has %d bytes", n, err, b.Len())
+	}
 	sum := sha256.Sum256(b.Bytes())
 	const golden = "9ad7754c4caf1f1fd96aba8137d951aae763efe049cd902fa9a16b89f111ba74"
 	if got := hex.EncodeToString(sum[:]); got != golden {

@@ -34,6 +34,9 @@ const (
 // namespace is the name space of all derived UUIDs.
 var namespace = uuid.MustParse("0e8f6a51-2f0b-4a57-9d1c-6b696c6e0001")
 
+// ESPType is the type of EFI system partitions (UEFI Specification, table 5-7).
+var ESPType = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+
 // DerivedUUID returns the version 5 UUID (RFC 9562) of the parts: the same parts
 // give the same UUID on every host.
 func DerivedUUID(parts ...string) uuid.UUID {
@@ -99,6 +102,11 @@ func FromFile(name string, size int64) func(context.Context, io.WriterAt, int64)
 // Create writes the image to path, whole or not at all, with mode perm. Its size
 // is what the partitions and the tables at both ends take.
 func Create(ctx context.Context, path string, d Disk, perm os.FileMode) error {
+	return atomicfile.Write(path, perm, func(f *os.File) error { return Write(ctx, f, d) })
+}
+
+// Write is Create into the empty file f.
+func Write(ctx context.Context, f *os.File, d Disk) error {
 	if d.HybridMBR && len(d.Partitions) == 0 {
 		return errors.New("hybrid MBR: there is no partition to list in it")
 	}
@@ -118,35 +126,33 @@ func Create(ctx context.Context, path string, d Disk, perm os.FileMode) error {
 		at += size
 	}
 	size := at + align // the backup table
-	return atomicfile.Write(path, perm, func(f *os.File) error {
-		if err := f.Truncate(size); err != nil {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	w, err := file.New(f, false).Writable()
+	if err != nil {
+		return err
+	}
+	if err := t.Write(w, size); err != nil {
+		return fmt.Errorf("partition table: %w", err)
+	}
+	if d.HybridMBR {
+		if _, err := f.WriteAt(hybridMBR(t.Partitions[0], size), 0); err != nil {
+			return fmt.Errorf("hybrid MBR: %w", err)
+		}
+	}
+	for i, p := range d.Partitions {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		w, err := file.New(f, false).Writable()
-		if err != nil {
-			return err
+		if p.Fill == nil {
+			continue
 		}
-		if err := t.Write(w, size); err != nil {
-			return fmt.Errorf("partition table: %w", err)
+		if err := p.Fill(ctx, f, starts[i]); err != nil {
+			return fmt.Errorf("partition %s: %w", p.Name, err)
 		}
-		if d.HybridMBR {
-			if _, err := f.WriteAt(hybridMBR(t.Partitions[0], size), 0); err != nil {
-				return fmt.Errorf("hybrid MBR: %w", err)
-			}
-		}
-		for i, p := range d.Partitions {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if p.Fill == nil {
-				continue
-			}
-			if err := p.Fill(ctx, f, starts[i]); err != nil {
-				return fmt.Errorf("partition %s: %w", p.Name, err)
-			}
-		}
-		return ctx.Err()
-	})
+	}
+	return ctx.Err()
 }
 
 func upper(id uuid.UUID) string { return strings.ToUpper(id.String()) }

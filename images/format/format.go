@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kiln-os/kiln/images/iso9660"
 	"github.com/kiln-os/kiln/internal/atomicfile"
 	"github.com/kiln-os/kiln/internal/diskspace"
 	"github.com/kiln-os/kiln/internal/sparse"
@@ -41,6 +42,8 @@ var formats = []Format{
 	{"vmdk", ".vmdk", "streamOptimized VMDK: VMware, import into other clouds", writeVMDK},
 	{"ova", ".ova", "machine description and VMDK: VMware", writeOVA},
 	{"gce", ".tar.gz", "disk.raw in a sparse tar, whole GiB: Google Cloud", writeGCE},
+	{"pxe", ".pxe.tar", "kernel, initramfs with everything in it, iPXE script: machines without a disk", writePXE},
+	{"iso", ".iso", "CD or USB stick that boots without writing to a disk", writeISO},
 }
 
 // All lists the formats.
@@ -176,6 +179,7 @@ const (
 	VMDK  = "VMDK"
 	Gzip  = "gzip"
 	Tar   = "tar"
+	ISO   = "ISO"
 )
 
 // magics are how the formats are recognised, at the file's beginning or, with a
@@ -191,6 +195,7 @@ var magics = []struct {
 	{0, "KDMV", VMDK},
 	{0, "\x1f\x8b", Gzip},
 	{257, "ustar", Tar},
+	{16*iso9660.BlockSize + 1, "CD001", ISO},
 	{-sector, "conectix", VHD},
 }
 
@@ -229,13 +234,17 @@ func Detect(f io.ReadSeeker) (string, error) {
 type NotRawError struct{ Kind string }
 
 func (e *NotRawError) Error() string {
-	s := fmt.Sprintf("this is a %s image, and a raw one is needed: ", e.Kind)
+	article := "a"
+	if e.Kind == ISO || e.Kind == XZ {
+		article = "an"
+	}
+	s := fmt.Sprintf("this is %s %s image, and a raw one is needed: ", article, e.Kind)
 	switch e.Kind {
 	case Zstd:
 		return s + "zstd -d makes one of it"
 	case XZ:
 		return s + "xz -d makes one of it"
-	case Gzip, Tar:
+	case Gzip, Tar, ISO:
 		return s + "imagegen build --format raw writes one"
 	}
 	return s + "qemu-img convert -O raw makes one of it, and imagegen build --format raw writes one"

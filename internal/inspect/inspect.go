@@ -145,7 +145,7 @@ func (r *Report) stamp(v *esp.Volume, now time.Time) {
 
 // typeNames names the types of partitions that images have.
 func typeNames() (map[uuid.UUID]string, error) {
-	out := map[uuid.UUID]string{nodeimage.ESPType: "EFI system"}
+	out := map[uuid.UUID]string{disk.ESPType: "EFI system"}
 	for _, n := range arch.Names() {
 		a, err := arch.Get(n)
 		if err != nil {

@@ -51,9 +51,6 @@ const (
 	espName   = "kiln-esp"
 )
 
-// ESPType is the type of EFI system partitions (UEFI Specification, table 5-7).
-var ESPType = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
-
 // WriteBase makes a base image in the folder dir.
 func WriteBase(ctx context.Context, dir string, p Parts) error {
 	if err := checkSlots(p); err != nil {
@@ -67,7 +64,7 @@ func WriteBase(ctx context.Context, dir string, p Parts) error {
 	copy(hashTree[:], p.RootHash[16:])
 	espSize, usrSize, veritySize := int64(slot.ESP)*mib, int64(slot.Usr)*mib, int64(slot.Verity)*mib
 	err := disk.Create(ctx, filepath.Join(dir, imageFile), disk.Disk{GUID: id.Disk, HybridMBR: slot.HybridMBR, Partitions: []disk.Partition{
-		{Name: espName, Type: ESPType, UUID: id.ESP, Size: espSize, Fill: p.fillESP(espSize)},
+		{Name: espName, Type: disk.ESPType, UUID: id.ESP, Size: espSize, Fill: p.fillESP(espSize)},
 		{Name: "kiln-usr-a", Type: uuid.MustParse(p.Arch.UsrType), UUID: data, Size: usrSize, Attributes: disk.ReadOnly, Fill: disk.FromFile(p.Usr, usrSize)},
 		{Name: "kiln-usr-a-verity", Type: uuid.MustParse(p.Arch.UsrVerityType), UUID: hashTree, Size: veritySize, Attributes: disk.ReadOnly, Fill: disk.FromFile(p.Verity, veritySize)},
 	}}, 0o600)

@@ -41,14 +41,14 @@ func Identify(f *os.File) (*Found, error) {
 		if !ok {
 			continue
 		}
-		if part.Type != ESPType || part.Name != espName {
+		if part.Type != disk.ESPType || part.Name != espName {
 			return nil, fmt.Errorf("this is no Kiln image: its boot partition is called %q", part.Name)
 		}
 		_, booted := t.Find(id.State)
 		return &Found{Profile: name, Table: t, ESP: part, Booted: booted}, nil
 	}
 	for _, p := range t.Partitions {
-		if p.Name == espName && p.Type == ESPType {
+		if p.Name == espName && p.Type == disk.ESPType {
 			return nil, fmt.Errorf("this is an image of a profile that this version of imagegen does not have; it has %s", strings.Join(profiles.Names(), ", "))
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // its boot partition is.
 func ProfileOf(t *disk.Table) (profile string, boot disk.Placed, err error) {
 	for _, name := range profiles.Names() {
-		if part, ok := t.Find(IDsOf(name).ESP); ok && part.Type == ESPType && part.Name == espName {
+		if part, ok := t.Find(IDsOf(name).ESP); ok && part.Type == disk.ESPType && part.Name == espName {
 			return name, part, nil
 		}
 	}
