@@ -56,7 +56,7 @@ func TestMistakes(t *testing.T) {
 		"suite":        {"formats: [raw]", "formats: [raw]\nsuite: 13", "release of Debian"},
 		"driver":       {"formats: [raw]", "formats: [raw]\nunmanagedDrivers: ['a b']", "name of a driver"},
 		"no formats":   {"formats: [raw]", "formats: []", "formats is empty"},
-		"format":       {"formats: [raw]", "formats: [iso]", "unknown image format"},
+		"format":       {"formats: [raw]", "formats: [dmg]", "unknown image format"},
 		"commands":     {"formats: [raw]", "formats: [raw]\nupload: '{{.Colour}}'", "Colour"},
 		"small disk":   {"minimumMiB: 8192", "minimumMiB: 4000", "minimumMiB"},
 	} {
