@@ -133,9 +133,9 @@ func asUImage(t *testing.T, name string) {
 }
 
 // otherSlot moves the card of a Raspberry Pi 2's device tree from one of the board's
-// controllers to the other. QEMU's firmware does not know how to set the clock of the
-// first (tag 0x38042) and leaves a rate of zero, by which U-Boot divides; a processor of
-// 32 bits halts there.
+// controllers to the other. With the first, a processor of 32 bits halts in a division
+// of U-Boot's: QEMU's firmware does not know how to set that controller's clock (tag
+// 0x38042), whose rate of zero is the likely divisor.
 func otherSlot(t *testing.T, name string) {
 	t.Helper()
 	b, err := os.ReadFile(name)
