@@ -191,7 +191,9 @@ func lay(t *testing.T, a arch.Arch, p payloadParts) *tree.Tree {
 		t.Fatal(err)
 	}
 	for _, i := range list {
-		tr.Set(i.Path, &tree.Entry{Type: tree.File, Mode: 0o755, Content: i.Content})
+		for _, n := range append(i.Names, i.Path) {
+			tr.Set(n, &tree.Entry{Type: tree.File, Mode: 0o755, Content: i.Content})
+		}
 		for _, l := range i.Links {
 			tr.AddSymlink(l, "/"+i.Path)
 		}

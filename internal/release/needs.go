@@ -12,8 +12,8 @@ type group struct {
 	name string
 	// version is the only one that the nodes ask for by name; empty if any is right.
 	version string
-	// modules are prefixes of the Go modules that the programs are built from; none if
-	// they need not be Go programs.
+	// modules are prefixes of the Go modules that the programs are built from, or the
+	// modules that a wrapper of them requires; none if they need not be Go programs.
 	modules []string
 }
 
@@ -21,7 +21,7 @@ type group struct {
 // not the user's to choose; Kubernetes' is the cluster file's.
 var (
 	kubernetes = group{name: "Kubernetes", modules: []string{"k8s.io/kubernetes"}}
-	etcd       = group{name: "etcd", version: payload.EtcdVersion, modules: []string{"go.etcd.io/etcd"}}
+	etcd       = group{name: "etcd", version: payload.EtcdVersion, modules: []string{"go.etcd.io/etcd", "go.etcd.io/etcd/server"}}
 	coredns    = group{name: "CoreDNS", version: payload.CoreDNSVersion, modules: []string{"github.com/coredns/coredns"}}
 	flannel    = group{name: "flannel", version: payload.FlannelVersion, modules: []string{"github.com/flannel-io/flannel"}}
 	pause      = group{name: "pause", version: payload.PauseVersion}

@@ -86,6 +86,10 @@ func TestModuleVersion(t *testing.T) {
 	}
 	wrapped := main("example.com/wrapper", "(devel)")
 	wrapped.Deps = []*debug.Module{{Path: "github.com/containerd/containerd/api", Version: "v1.12.0"}, {Path: "github.com/containerd/containerd/v2", Version: "v2.4.2"}}
+	merged := main("example.com/merged", "(devel)")
+	merged.Deps = []*debug.Module{{Path: "go.etcd.io/etcd/api/v3", Version: "v2.4.0"}, {Path: "go.etcd.io/etcd/server/v3", Version: "v2.4.2"}}
+	client := main("example.com/client", "v2.4.2")
+	client.Deps = merged.Deps[:1]
 	checkout := main("github.com/containerd/containerd/v2", "(devel)")
 	checkout.Deps = wrapped.Deps[:1]
 	for name, c := range map[string]struct {
@@ -94,16 +98,18 @@ func TestModuleVersion(t *testing.T) {
 		known bool
 		words string
 	}{
-		"the version":       {main("github.com/containerd/containerd/v2", "v2.4.2"), containerd, true, ""},
-		"another":           {main("github.com/containerd/containerd/v2", "v2.4.1"), containerd, true, "it is of version v2.4.1"},
-		"dirty":             {main("github.com/containerd/containerd/v2", "v2.4.2+dirty"), containerd, true, ""},
-		"pseudo-version":    {main("github.com/containerd/containerd/v2", "v2.4.3-0.20260101000000-0123456789ab"), containerd, false, ""},
-		"checkout":          {checkout, containerd, false, ""},
-		"wrapped":           {wrapped, containerd, true, ""},
-		"below the module":  {main("go.etcd.io/etcd/server/v3", "v2.4.2"), etcd, true, ""},
-		"another project":   {main("go.etcd.io/etcdx", "v2.4.2"), etcd, true, "not from go.etcd.io/etcd"},
-		"no modules":        {&debug.BuildInfo{}, etcd, false, ""},
-		"need not be by Go": {main("example.com/pause", "v9.9.9"), pause, false, ""},
+		"the version":                   {main("github.com/containerd/containerd/v2", "v2.4.2"), containerd, true, ""},
+		"another":                       {main("github.com/containerd/containerd/v2", "v2.4.1"), containerd, true, "it is of version v2.4.1"},
+		"dirty":                         {main("github.com/containerd/containerd/v2", "v2.4.2+dirty"), containerd, true, ""},
+		"pseudo-version":                {main("github.com/containerd/containerd/v2", "v2.4.3-0.20260101000000-0123456789ab"), containerd, false, ""},
+		"checkout":                      {checkout, containerd, false, ""},
+		"wrapped":                       {wrapped, containerd, true, ""},
+		"wrapped, of several modules":   {merged, etcd, true, ""},
+		"what has etcd's clients alone": {client, etcd, true, "not from go.etcd.io/etcd"},
+		"below the module":              {main("go.etcd.io/etcd/server/v3", "v2.4.2"), etcd, true, ""},
+		"another project":               {main("go.etcd.io/etcdx", "v2.4.2"), etcd, true, "not from go.etcd.io/etcd"},
+		"no modules":                    {&debug.BuildInfo{}, etcd, false, ""},
+		"need not be by Go":             {main("example.com/pause", "v9.9.9"), pause, false, ""},
 	} {
 		known, err := moduleVersion(c.info, c.group, "v2.4.2")
 		if known != c.known || c.words == "" && err != nil || c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words)) {
