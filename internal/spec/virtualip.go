@@ -2,6 +2,8 @@ package spec
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/kiln-os/kiln/internal/bootplan"
 	"github.com/kiln-os/kiln/internal/diag"
@@ -27,25 +29,36 @@ func (v *validator) virtualIP() {
 	v.virtualEndpoint(vip)
 	for i, n := range v.c.Nodes {
 		q := diag.Path{"nodes", i}
+		own := n.StaticAddresses()
+		at := slices.IndexFunc(own, func(a netip.Prefix) bool { return a.Contains(vip) })
 		switch {
-		case n.Static() && n.Address.Addr() == vip:
+		case slices.ContainsFunc(own, func(a netip.Prefix) bool { return a.Addr() == vip }):
 			v.bad(p, "want an address of its own, which no machine has", "%s is the address of node %s", vip, n.Name)
 			return
-		case n.Gateway == vip:
+		case slices.Contains(n.StaticGateways(), vip):
 			v.bad(p, "want an address of its own, which no machine has", "%s is the gateway of node %s", vip, n.Name)
 			return
 		case n.Role != RoleControlPlane:
-		case !v.Doc.Has(q.Child("address")):
+		case !v.Doc.Has(q.Child("address")) && !v.Doc.Has(q.Child("addresses")):
 			v.bad(q.Child("address"), "give it a static address in the subnet of "+vip.String(), "a control-plane node on DHCP cannot hold the virtual IP: its subnet is not known")
 		case !n.Static(): // rejected
-		case !n.Address.Contains(vip):
-			v.bad(p, "want a free address of that subnet, and all control planes in one", "%s is not in %s, the subnet of control-plane node %s", vip, n.Address.Masked(), n.Name)
+		case at < 0:
+			v.bad(p, "want a free address of that subnet, and all control planes in one", "%s is not in %s, the subnet of control-plane node %s", vip, subnets(own), n.Name)
 			return
-		case vip.Is4() && n.Address.Bits() < 31 && (vip == n.Address.Masked().Addr() || !n.Address.Contains(vip.Next())):
-			v.bad(p, "want a free address in "+n.Address.Masked().String(), "%s is the network or broadcast address of the subnet", vip)
+		case vip.Is4() && own[at].Bits() < 31 && (vip == own[at].Masked().Addr() || !own[at].Contains(vip.Next())):
+			v.bad(p, "want a free address in "+own[at].Masked().String(), "%s is the network or broadcast address of the subnet", vip)
 			return
 		}
 	}
+}
+
+// subnets lists the subnets of a node's addresses.
+func subnets(of []netip.Prefix) string {
+	var names []string
+	for _, a := range of {
+		names = append(names, a.Masked().String())
+	}
+	return strings.Join(names, " or ")
 }
 
 // virtualEndpoint checks that the control-plane endpoint can be at the virtual IP.
