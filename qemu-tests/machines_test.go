@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// sharedFile has a control plane, and one image for two workers.
+// sharedFile has a control plane, and one image for three workers.
 const sharedFile = `apiVersion: kiln-os.dev/v1alpha1
 kind: Cluster
 name: shared
@@ -27,10 +27,11 @@ nodes:
     machines:
       - {mac: "52:54:00:00:00:0a", name: alpha, address: 192.168.78.21/24}
       - {mac: "52:54:00:00:00:0b", name: beta}
+      - {serial: KILN-4711, name: gamma, address: 192.168.78.23/24}
 `
 
-// TestMachines boots two machines with the same image: each takes its name and its
-// address from its row, and imagegen boot ends when all three nodes are Ready.
+// TestMachines boots three machines with the same image: each takes its name and its
+// address from its row, and imagegen boot ends when all four nodes are Ready.
 func TestMachines(t *testing.T) {
 	imagegen, dir := imagegenPath(t), t.TempDir()
 	file, out := filepath.Join(dir, "cluster.yaml"), filepath.Join(dir, "out")
@@ -46,6 +47,7 @@ func TestMachines(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"alpha": "this machine is alpha: the table has its MAC address 52:54:00:00:00:0a",
+		"gamma": "this machine is gamma: the table has its serial number kiln-4711",
 		"beta":  "this machine is beta: the table has its MAC address 52:54:00:00:00:0b",
 	} {
 		console, err := os.ReadFile(filepath.Join(out, ".boot", name, "console.log"))

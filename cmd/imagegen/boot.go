@@ -84,8 +84,7 @@ with its time.`,
 			if err != nil {
 				return err
 			}
-			// A machine that is known by its serial number alone cannot be told here.
-			cl = cl.Expand(func(m spec.Machine) bool { return m.MAC != "" })
+			cl = cl.Expand()
 			if err := f.check(cl); err != nil {
 				return usageError{err}
 			}

@@ -75,8 +75,9 @@ func (f *fleet) start(ctx context.Context, a *app, dir string, plan clusternet.P
 		b.m, err = qemu.Start(context.WithoutCancel(ctx), e.tools, qemu.Config{
 			Arch: e.arch, Accel: e.accel, Name: n.Name, Dir: b.dir, Console: b.watch,
 			MemoryMiB: flags.memory.of(n.Name, memory), CPUs: flags.cpus.of(n.Name, 2),
-			Disks:    []qemu.Disk{{Image: filepath.Join(flags.out, build.ImageName(cmp.Or(n.Image, n.Name))), SizeBytes: int64(flags.disk.of(n.Name, 12)) << 30, Fast: true}},
-			Ethernet: &qemu.Ethernet{MAC: at.MAC, Cable: cable},
+			Disks:        []qemu.Disk{{Image: filepath.Join(flags.out, build.ImageName(cmp.Or(n.Image, n.Name))), SizeBytes: int64(flags.disk.of(n.Name, 12)) << 30, Fast: true}},
+			SerialNumber: n.Serial,
+			Ethernet:     &qemu.Ethernet{MAC: at.MAC, Cable: cable},
 		})
 		if err != nil {
 			return err

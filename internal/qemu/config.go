@@ -31,6 +31,9 @@ type Config struct {
 	Disks     []Disk
 	MemoryMiB int // default 2048
 	CPUs      int // default 2
+	// SerialNumber is what the firmware says of the machine, in the system table of
+	// SMBIOS; "" is none.
+	SerialNumber string
 	// Net is a network of the machine's own, Ethernet a cable to a network that it
 	// shares. A machine has at most one of them.
 	Net      *Net
@@ -170,6 +173,9 @@ func (c Config) withDefaults() (Config, error) {
 	} else if c.Board != nil {
 		bad("%d disks: a board has one SD card", len(c.Disks))
 	}
+	if c.SerialNumber != "" && (c.Board != nil || c.Arch.Boot != arch.BootEFI) {
+		bad("serial number %s: only a machine with UEFI can be given one", c.SerialNumber)
+	}
 	if c.Net != nil && c.Ethernet != nil {
 		bad("Net and Ethernet are both set; a machine has one network card")
 	}
@@ -279,6 +285,9 @@ func (c Config) args(firmwareCode string) []string {
 		a = append(a,
 			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escapeComma(firmwareCode),
 			"-drive", "if=pflash,unit=1,format=raw,file="+escapeComma(filepath.Join(c.Dir, varsFile)))
+	}
+	if c.SerialNumber != "" {
+		a = append(a, "-smbios", "type=1,serial="+escapeComma(c.SerialNumber))
 	}
 	for i, d := range c.Disks {
 		// writeback: writes are done when the host's page cache has them, flushes

@@ -72,7 +72,7 @@ func TestArgs(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := Config{
-		Arch: a, Dir: "/m,1", Name: "n1", CPUs: 3, MemoryMiB: 512, ExtraArgs: []string{"-S"},
+		Arch: a, Dir: "/m,1", Name: "n1", CPUs: 3, MemoryMiB: 512, SerialNumber: "s,1", ExtraArgs: []string{"-S"},
 		Disks: []Disk{{Image: "a"}, {Image: "b", Fast: true}},
 	}.withDefaults()
 	if err != nil {
@@ -84,7 +84,7 @@ func TestArgs(t *testing.T) {
 		"if=pflash,unit=0,format=raw,readonly=on,file=/fw/code.fd", "if=pflash,unit=1,format=raw,file=/m,,1/firmware-vars.fd",
 		"if=none,id=disk0,format=qcow2,discard=unmap,cache=writeback,file=/m,,1/disk0.qcow2",
 		"if=none,id=disk1,format=qcow2,discard=unmap,cache=unsafe,file=/m,,1/disk1.qcow2",
-		"virtio-blk-pci,drive=disk0,bootindex=1", "virtio-rng-pci",
+		"virtio-blk-pci,drive=disk0,bootindex=1", "virtio-rng-pci", "-smbios type=1,serial=s,,1",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
@@ -115,8 +115,8 @@ func TestEthernetArgs(t *testing.T) {
 }
 
 func TestConfigReportsEveryMistake(t *testing.T) {
-	_, err := Config{Disks: []Disk{{SizeBytes: 100}}, CPUs: -1, Net: &Net{}, Ethernet: &Ethernet{}}.withDefaults()
-	for _, want := range []string{"Arch is not set", "Dir is not set", "disk 0 has no image", "size 100 is not a multiple of 512", "-1 CPUs", "Net and Ethernet are both set", "want one of six bytes, and a cable"} {
+	_, err := Config{Disks: []Disk{{SizeBytes: 100}}, CPUs: -1, SerialNumber: "s", Net: &Net{}, Ethernet: &Ethernet{}}.withDefaults()
+	for _, want := range []string{"Arch is not set", "Dir is not set", "disk 0 has no image", "size 100 is not a multiple of 512", "-1 CPUs", "serial number s: only a machine with UEFI", "Net and Ethernet are both set", "want one of six bytes, and a cable"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
 		}

@@ -54,11 +54,12 @@ func (n Node) As(m Machine) Node {
 	if m.MAC != "" {
 		n.Interface.MAC = m.MAC
 	}
+	n.Serial = m.Serial
 	return n
 }
 
-// Expand returns the cluster with those machines of tables as nodes that keep wants.
-func (c *Cluster) Expand(keep func(Machine) bool) *Cluster {
+// Expand returns the cluster with the machines of tables as nodes.
+func (c *Cluster) Expand() *Cluster {
 	out := *c
 	out.Nodes = nil
 	for _, n := range c.Nodes {
@@ -67,9 +68,7 @@ func (c *Cluster) Expand(keep func(Machine) bool) *Cluster {
 			continue
 		}
 		for _, m := range n.Machines {
-			if keep(m) {
-				out.Nodes = append(out.Nodes, n.As(m))
-			}
+			out.Nodes = append(out.Nodes, n.As(m))
 		}
 	}
 	return &out

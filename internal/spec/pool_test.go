@@ -35,12 +35,12 @@ func TestPool(t *testing.T) {
 		for _, g := range m.StaticGateways() {
 			gateways += g.String()
 		}
-		if m.Pool() || m.Image != "workers" || m.Name != want.name || m.Address.String() != want.address || gateways+"]" != want.gateways || m.Interface.MAC != want.mac || m.Labels["example.org/rack"] != "r1" {
+		if m.Pool() || m.Image != "workers" || m.Name != want.name || m.Address.String() != want.address || gateways+"]" != want.gateways || m.Interface.MAC != want.mac || m.Serial != n.Machines[i].Serial || m.Labels["example.org/rack"] != "r1" {
 			t.Errorf("%+v, gateways %s", m, gateways)
 		}
 	}
-	all := c.Expand(func(m Machine) bool { return m.MAC != "" })
-	if len(all.Nodes) != 2 || all.Nodes[1].Name != "alpha" || len(c.Nodes) != 2 || c.Nodes[1].Name != "workers" {
+	all := c.Expand()
+	if len(all.Nodes) != 1+len(n.Machines) || all.Nodes[1].Name != "alpha" || len(c.Nodes) != 2 || c.Nodes[1].Name != "workers" {
 		t.Errorf("%+v", all.Nodes)
 	}
 	empty, list := Parse("cluster.yaml", []byte(strings.Split(pool, "  gateways")[0]+"  machines: []\n"), known)

@@ -171,6 +171,9 @@ type Node struct {
 
 	// Image is the name of the node whose image this one has; "" if it is its own.
 	Image string `json:"-"`
+	// Serial is the serial number by which a machine of a table is known; "" if it is
+	// known otherwise.
+	Serial string `json:"-"`
 }
 
 // FromPlatform is a value of NameFrom.
