@@ -30,6 +30,12 @@ func TestStartOrder(t *testing.T) {
 	}
 	write("start-order", string(script))
 	write("api-server-ready", "echo \"$1\" >> "+dir+"/asked; test \"$(wc -l < "+dir+"/asked)\" = 2\n")
+	// It notes what the kubelet sees while the leases are given back.
+	write("bin/firstboot", "#!/bin/sh\necho \"$*: $(ls "+manifests+")\" >> "+dir+"/leases\n")
+	if err := os.Chmod(filepath.Join(dir, "bin/firstboot"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +79,9 @@ func TestStartOrder(t *testing.T) {
 	run("wait")
 	if asked, err := os.ReadFile(filepath.Join(dir, "asked")); err != nil || string(asked) != strings.Repeat(fmt.Sprintf("[fd00::101]:%d\n", port), 2) {
 		t.Errorf("asked %q, %v", asked, err)
+	}
+	if leases, err := os.ReadFile(filepath.Join(dir, "leases")); err != nil || string(leases) != "release-leases: kube-apiserver.yaml\n" {
+		t.Errorf("leases: %q, %v", leases, err)
 	}
 	run("release")
 	run("release")
