@@ -35,6 +35,11 @@ func TestStartOrder(t *testing.T) {
 	if err := os.Chmod(filepath.Join(dir, "bin/firstboot"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	write("bin/systemctl", "#!/bin/sh\ntest \"$1\" != show || echo '[not set]'\necho \"$*\" >> "+dir+"/systemctl\n")
+	if err := os.Chmod(filepath.Join(dir, "bin/systemctl"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("RUNTIME_DIRECTORY", dir)
 	t.Setenv("PATH", filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -87,6 +92,11 @@ func TestStartOrder(t *testing.T) {
 	run("release")
 	if got := visible(); got != all {
 		t.Errorf("released: the kubelet sees %s", got)
+	}
+	calls, err := os.ReadFile(filepath.Join(dir, "systemctl"))
+	const set = "set-property --runtime system.slice CPUWeight="
+	if want := "show -P CPUWeight system.slice\n" + set + "10\n" + set + "10\n" + set + "100\n"; err != nil || string(calls) != want {
+		t.Errorf("systemctl: %q, %v, want %q", calls, err, want)
 	}
 	// A manifest that somebody writes in between is newer than the one that is held.
 	run("hold")
