@@ -253,6 +253,16 @@ func checkReboot(t *testing.T, n *node) {
 		}
 	}
 
+	// What was held back for the API server goes on, with what it had before.
+	order := n.sh(t, "journalctl -b -u kiln-start-order -o cat --no-pager; systemctl is-active kiln-start-order || true")
+	if !strings.HasSuffix(order, "\ninactive\n") || strings.Contains(order, "until their leases have run out") {
+		t.Errorf("kiln-start-order:\n%s", order)
+	}
+	t.Logf("kiln-start-order:\n%s", order)
+	if got := strings.TrimSpace(n.sh(t, "cat /sys/fs/cgroup/system.slice/cpu.weight")); got != "100" {
+		t.Errorf("the system's services have the weight %s after the boot, want 100", got)
+	}
+
 	// The second boot has nothing to set up: the unit is not even started. Asked for
 	// by hand, firstboot says so.
 	if got := n.sh(t, "systemctl show -P ConditionResult -P ExecMainStartTimestampMonotonic -P ActiveState firstboot.service | sort | xargs"); got != "0 inactive no" {
