@@ -66,6 +66,7 @@ var cloudLinks = []link{
 var liveLinks = []link{
 	{"etc/systemd/system/systemd-repart.service", "/dev/null"},
 	{"etc/systemd/system/sysinit.target.wants/kiln-live.service", "../kiln-live.service"},
+	{"etc/systemd/system/initrd-root-fs.target.requires/kiln-install.service", "../kiln-install.service"},
 }
 
 // System lays the operating system's files over t.
@@ -85,7 +86,8 @@ func Initrd(t *tree.Tree, v Vars) error {
 
 // Live lays over t what an initramfs of Kiln has on top if it brings /usr in /kiln/usr,
 // its hash tree in /kiln/usr-verity and the boot partition's folder of the stamp in
-// /kiln/boot. It is below /etc, where units have precedence.
+// /kiln/boot, and what is left of the disk image for an installation. It is below /etc,
+// where units have precedence.
 func Live(t *tree.Tree) error { return overlay(t, "live", Vars{}, liveLinks) }
 
 var placeholder = regexp.MustCompile(`@[A-Z_]+@`)

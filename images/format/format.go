@@ -42,8 +42,8 @@ var formats = []Format{
 	{"vmdk", ".vmdk", "streamOptimized VMDK: VMware, import into other clouds", writeVMDK},
 	{"ova", ".ova", "machine description and VMDK: VMware", writeOVA},
 	{"gce", ".tar.gz", "disk.raw in a sparse tar, whole GiB: Google Cloud", writeGCE},
-	{"pxe", ".pxe.tar", "kernel, initramfs with everything in it, iPXE script: machines without a disk", writePXE},
-	{"iso", ".iso", "CD or USB stick that boots without writing to a disk", writeISO},
+	{"pxe", ".pxe.tar", "kernel, initramfs with everything in it, iPXE script: boots without a disk, or installs to one", writePXE},
+	{"iso", ".iso", "the same on a CD or USB stick", writeISO},
 }
 
 // All lists the formats.

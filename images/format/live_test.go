@@ -160,11 +160,20 @@ func TestISO(t *testing.T) {
 		t.Errorf("sgdisk: %s", out)
 	}
 	run(t, dir, "fsck.fat", "-n", "efi.img")
-	for _, f := range []string{"EFI/BOOT/BOOTX64.EFI", "loader/loader.conf", "loader/entries/live.conf", "kiln/vmlinuz", "kiln/initramfs.img"} {
+	for _, f := range []string{"EFI/BOOT/BOOTX64.EFI", "loader/loader.conf", "loader/entries/live.conf", "loader/entries/install.conf", "kiln/vmlinuz", "kiln/initramfs.img"} {
 		run(t, dir, "mcopy", "-i", "efi.img", "::"+f, filepath.Base(f))
 	}
-	if entry := string(read(t, dir, "live.conf")); !strings.HasPrefix(entry, "title node\nlinux /kiln/vmlinuz\ninitrd /kiln/initramfs.img\noptions "+commandLine) {
-		t.Errorf("entry:\n%s", entry)
+	for file, ends := range map[string][2]string{
+		"live.conf":    {"title node, without a disk\nsort-key kiln-1", " quiet\n"},
+		"install.conf": {"title Install node on the empty disk\nsort-key kiln-2", " quiet kiln.install\n"},
+	} {
+		entry := string(read(t, dir, file))
+		if !strings.HasPrefix(entry, ends[0]+"\nlinux /kiln/vmlinuz\ninitrd /kiln/initramfs.img\noptions "+commandLine) || !strings.HasSuffix(entry, ends[1]) {
+			t.Errorf("%s:\n%s", file, entry)
+		}
+	}
+	if conf := string(read(t, dir, "loader.conf")); !strings.HasPrefix(conf, "default live.conf\n") {
+		t.Errorf("a stick that somebody has left in a machine would install:\n%s", conf)
 	}
 	checkInitramfs(t, filepath.Join(dir, "initramfs.img"), usr)
 	if f, err := os.Open(iso); err != nil {

@@ -1,15 +1,18 @@
 // Package live makes of a node's disk image what boots the node without a disk: the
 // kernel, a command line, and an initramfs with everything in it, which is /usr with
-// its hash tree, and the stamp. The root file system is in memory.
+// its hash tree, and the stamp. The root file system is in memory. What else the disk
+// image has is there, too, so that the node can be installed on a disk.
 package live
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -67,7 +70,7 @@ func Open(ctx context.Context, src *os.File, mtime time.Time) (*Image, error) {
 	own, img := tree.New(), &Image{}
 	initrd, err := img.readBoot(parts[espName], own)
 	if err == nil {
-		err = addUsr(own, parts[usrName], parts[verityName])
+		err = addUsr(ctx, own, src, parts[usrName], parts[verityName])
 	}
 	if err == nil {
 		err = units.Live(own)
@@ -98,7 +101,7 @@ func (img *Image) readBoot(part *io.SectionReader, t *tree.Tree) (initrd []byte,
 		return nil, errors.New("this image is no node's: it has no stamp, without which nothing is configured; imagegen stamp makes a node's image")
 	}
 	for name, content := range files {
-		t.AddFile("kiln/boot/"+stamp+"/"+name, 0o600, content)
+		t.AddFile(path.Join(Dir, "boot", stamp, name), 0o600, content)
 	}
 	kernels, _, err := v.Open("EFI/Linux")
 	if err != nil {
@@ -148,8 +151,9 @@ func commandLine(disk string) (string, error) {
 	}, words...), " "), nil
 }
 
-// addUsr adds what the two partitions hold, without the room that is left in them.
-func addUsr(t *tree.Tree, usr, hashes *io.SectionReader) error {
+// addUsr adds what the two partitions hold, without the room that is left in them, and
+// what makes a disk of it.
+func addUsr(ctx context.Context, t *tree.Tree, src *os.File, usr, hashes *io.SectionReader) error {
 	size, err := verity.DataSize(hashes)
 	if err != nil {
 		return err
@@ -157,10 +161,18 @@ func addUsr(t *tree.Tree, usr, hashes *io.SectionReader) error {
 	if size > usr.Size() || verity.HashAreaSize(size) > hashes.Size() {
 		return fmt.Errorf("the hash tree is of %d bytes, more than /usr's partition has", size)
 	}
-	for name, c := range map[string]section{"usr": {usr, size}, "usr-verity": {hashes, verity.HashAreaSize(size)}} {
-		t.Set("kiln/"+name, &tree.Entry{Type: tree.File, Mode: 0o400, Content: c})
+	var known []Part
+	for _, f := range []struct {
+		name string
+		part *io.SectionReader
+		size int64
+	}{{UsrFile, usr, size}, {VerityFile, hashes, verity.HashAreaSize(size)}} {
+		t.Set(path.Join(Dir, f.name), &tree.Entry{Type: tree.File, Mode: 0o400, Content: section{f.part, f.size}})
+		_, at, _ := f.part.Outer()
+		known = append(known, Part{At: at, Size: f.size, File: f.name})
 	}
-	return nil
+	slices.SortFunc(known, func(a, b Part) int { return cmp.Compare(a.At, b.At) })
+	return addDisk(ctx, t, src, known)
 }
 
 // section is the beginning of a partition.

@@ -20,7 +20,7 @@ func TestReleasedProgramsFindTheirLibraries(t *testing.T) {
 		t.Fatal(err)
 	}
 	ps := programs{}
-	for _, n := range append(payload.CNIPlugins(), "kubelet", "kubectl", payload.Containerd, payload.Shim, payload.Ctr, firstbootProgram) {
+	for _, n := range append(payload.CNIPlugins(), "kubelet", "kubectl", payload.Containerd, payload.Shim, payload.Ctr, firstbootProgram, installProgram) {
 		ps[n] = program{path: file}
 	}
 	record := Payload{Source: spec.PayloadRelease, Arch: "amd64", Kubernetes: "v1.37.2", Parts: []payload.Origin{{Name: "kubelet", Version: "v1.37.2", SHA256: "00"}}}

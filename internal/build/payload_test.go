@@ -181,7 +181,7 @@ func push(t *testing.T, s *releasetest.Server, name, entrypoint string, files ma
 // lay puts the programs and images of a payload where a base has them.
 func lay(t *testing.T, a arch.Arch, p payloadParts) *tree.Tree {
 	t.Helper()
-	ps := programs{firstbootProgram: {path: os.Args[0]}}
+	ps := programs{firstbootProgram: {path: os.Args[0]}, installProgram: {path: os.Args[0]}}
 	for _, b := range p.programs.Binaries {
 		ps[b.Name] = program{b.Path, b.SHA256}
 	}

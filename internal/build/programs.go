@@ -29,6 +29,7 @@ import (
 // Kiln's own programs among the compiled ones, which are commands of these names.
 const (
 	firstbootProgram = "firstboot"
+	installProgram   = "kiln-install"  // for the formats that boot without a disk
 	userdataProgram  = "kiln-userdata" // only for clouds
 )
 
@@ -52,7 +53,7 @@ func buildPrograms(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	for _, b := range parts.programs.Binaries {
 		ps[b.Name] = program{b.Path, b.SHA256}
 	}
-	own := []string{firstbootProgram}
+	own := []string{firstbootProgram, installProgram}
 	if p.Cloud() {
 		own = append(own, userdataProgram)
 	}
@@ -138,6 +139,7 @@ func osPrograms(ps programs) ([]osbase.Program, error) {
 		{payload.Shim, "usr/bin/containerd-shim-runc-v2", nil},
 		{payload.Ctr, "usr/bin/ctr", nil},
 		{firstbootProgram, "usr/bin/firstboot", nil},
+		{installProgram, "usr/lib/kiln/install", nil}, // units/live starts it
 	}
 	if _, one := ps[payload.Kubernetes]; one {
 		places = append(places, place{payload.Kubernetes, "usr/bin/" + payload.Kubernetes, []string{"usr/bin/kubelet", "usr/bin/kubectl"}})

@@ -59,7 +59,7 @@ func (i *Image) Check(path string) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	if st.Mode().IsRegular() {
+	if st.Mode().IsRegular() && i.file != nil {
 		self, err := i.file.Stat()
 		if err != nil {
 			return Disk{}, err

@@ -33,10 +33,39 @@ type Image struct {
 	Node string
 	Size int64 // of the disk in it
 
-	file  *os.File
+	file  *os.File    // nil if there is none
+	raw   io.ReaderAt // a raw image
 	kind  string
 	table *disk.Table
 	used  map[int64]bool // blocks of a raw image that are not in holes
+}
+
+// FromReader returns an image that is in no file: the size bytes of a disk that r
+// reads. used says whether there may be anything but zeros in a part of it.
+func FromReader(name string, r io.ReaderAt, size int64, used func(at, n int64) bool) (*Image, error) {
+	i := &Image{Path: name, raw: r, kind: format.Raw, used: map[int64]bool{}}
+	err := func() (err error) {
+		head := make([]byte, block)
+		if _, err := r.ReadAt(head, 0); err != nil {
+			return err
+		}
+		if i.table, err = tableOf(head); err != nil {
+			return err
+		}
+		if i.table.Size != size {
+			return fmt.Errorf("its partition table is of a disk of %d bytes, and it has %d", i.table.Size, size)
+		}
+		return i.identify()
+	}()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for at := int64(0); at < size; at += block {
+		if used(at, min(block, size-at)) {
+			i.used[at/block] = true
+		}
+	}
+	return i, nil
 }
 
 // Open opens an image and reads its partition table. Close must be called.
@@ -53,7 +82,12 @@ func Open(path string) (*Image, error) {
 }
 
 // Close closes the image.
-func (i *Image) Close() error { return i.file.Close() }
+func (i *Image) Close() error {
+	if i.file == nil {
+		return nil
+	}
+	return i.file.Close()
+}
 
 func (i *Image) open() error {
 	st, err := i.file.Stat()
@@ -68,6 +102,7 @@ func (i *Image) open() error {
 	}
 	switch i.kind {
 	case format.Raw:
+		i.raw = i.file
 		i.table, err = disk.Read(i.file)
 	case format.Zstd, format.XZ:
 		i.table, err = i.packedTable()
@@ -77,17 +112,9 @@ func (i *Image) open() error {
 	if err != nil {
 		return fmt.Errorf("this is no Kiln image: %w", err)
 	}
-	name, _, err := nodeimage.ProfileOf(i.table)
-	if err != nil {
+	if err := i.identify(); err != nil {
 		return err
 	}
-	if i.Profile, err = profiles.Load(name); err != nil {
-		return err
-	}
-	if err := nodeimage.CheckArch(i.table, name); err != nil {
-		return err
-	}
-	i.Size = i.table.Size
 	if i.kind != format.Raw {
 		return nil
 	}
@@ -102,12 +129,24 @@ func (i *Image) open() error {
 	return err
 }
 
+// identify finds the image's profile by its partition table.
+func (i *Image) identify() error {
+	name, _, err := nodeimage.ProfileOf(i.table)
+	if err != nil {
+		return err
+	}
+	if i.Profile, err = profiles.Load(name); err != nil {
+		return err
+	}
+	i.Size = i.table.Size
+	return nodeimage.CheckArch(i.table, name)
+}
+
 // maxDisk bounds what a header may say about the disk's size.
 const maxDisk = 64 << 40
 
-// packedTable reads the partition table at the beginning of a compressed image. It
-// also says how large the disk is: the backup of the table is its last sector.
-func (i *Image) packedTable() (t *disk.Table, err error) {
+// packedTable reads the partition table of a compressed image.
+func (i *Image) packedTable() (*disk.Table, error) {
 	r, done, err := i.reader()
 	if err != nil {
 		return nil, err
@@ -117,6 +156,12 @@ func (i *Image) packedTable() (t *disk.Table, err error) {
 	if _, err := io.ReadFull(r, head); err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
+	return tableOf(head)
+}
+
+// tableOf reads the partition table in the first block of an image. It also says how
+// large the disk is: the backup of the table is its last sector.
+func tableOf(head []byte) (t *disk.Table, err error) {
 	last := binary.LittleEndian.Uint64(head[512+32:])
 	if string(head[512:520]) != "EFI PART" || last >= maxDisk/512 {
 		return nil, disk.ErrNoTable
@@ -181,7 +226,7 @@ func (i *Image) blocks(buffer func() ([]byte, error), f func(at int64, data []by
 				return err
 			}
 			b := buf[:min(block, i.Size-at)]
-			if _, err := i.file.ReadAt(b, at); err != nil {
+			if _, err := i.raw.ReadAt(b, at); err != nil {
 				return fmt.Errorf("read %s: %w", i.Path, err)
 			}
 			if err := give(at, b); err != nil {
