@@ -58,8 +58,8 @@ type Profile struct {
 	// Formats are what imagegen build writes unless --format says otherwise; see
 	// images/format.
 	Formats []string `json:"formats"`
-	// Upload is a text/template of the commands that take an image of the first of
-	// Formats to the platform and start a machine with it; see Commands.
+	// Upload are the commands that take an image of the first of Formats to the platform
+	// and start a machine with it; see Commands for what is put in.
 	Upload string `json:"upload"`
 }
 

@@ -1,9 +1,10 @@
 package profiles
 
 import (
+	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
-	"text/template"
 )
 
 // UploadVars are what a profile's commands are about.
@@ -25,20 +26,29 @@ func (p Profile) NewUploadVars(node, file string) UploadVars {
 // Commands returns the commands that take an image to the platform: lines of a POSIX
 // shell, and comments. A profile may have none.
 func (p Profile) Commands(v UploadVars) ([]string, error) {
-	t, err := template.New(p.Name).Option("missingkey=error").Parse(p.Upload)
-	if err != nil {
-		return nil, err
+	// Not text/template: with it the linker keeps every method of a program, and the one
+	// that installs nodes is in every image.
+	values := map[string]string{"Name": v.Name, "File": v.File, "Base": v.Base, "DiskGiB": strconv.Itoa(v.DiskGiB)}
+	var unknown string
+	text := placeholder.ReplaceAllStringFunc(p.Upload, func(s string) string {
+		value, ok := values[placeholder.FindStringSubmatch(s)[1]]
+		if !ok {
+			unknown = s
+		}
+		return value
+	})
+	if unknown != "" {
+		return nil, fmt.Errorf("there is no %s; want {{.Name}}, {{.File}}, {{.Base}} or {{.DiskGiB}}", unknown)
 	}
-	var b strings.Builder
-	if err := t.Execute(&b, v); err != nil {
-		return nil, err
-	}
-	text := strings.TrimSpace(b.String())
+	text = strings.TrimSpace(text)
 	if text == "" {
 		return nil, nil
 	}
 	return strings.Split(text, "\n"), nil
 }
+
+// placeholder is what Commands replaces. Anything else in such braces is a mistake.
+var placeholder = regexp.MustCompile(`\{\{\.?([^{}]*)\}\}`)
 
 var plain = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
 

@@ -11,13 +11,10 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/template"
 )
 
 //go:embed machine.ovf
-var ovfText string
-
-var ovf = template.Must(template.New("ovf").Parse(ovfText))
+var ovf string
 
 // ovfRoom is what the description takes in the archive: it comes first and says how
 // large the disk's file is, which is known last. Blank lines fill it.
@@ -86,16 +83,13 @@ func (o Options) tarHeader(name string, size int64) *tar.Header {
 
 // describeMachine fills the description in, to ovfRoom bytes.
 func describeMachine(name, file string, fileSize, capacity, stored int64) ([]byte, error) {
-	var b bytes.Buffer
-	err := ovf.Execute(&b, map[string]any{"Name": name, "File": file, "FileSize": fileSize, "Capacity": capacity, "Stored": stored})
-	if err == nil && b.Len() > ovfRoom {
-		err = fmt.Errorf("the machine's description has %d bytes, more than %d", b.Len(), ovfRoom)
+	// Not text/template, see profiles.Profile.Commands.
+	s := strings.NewReplacer("{{.Name}}", name, "{{.File}}", file, "{{.FileSize}}", fmt.Sprint(fileSize),
+		"{{.Capacity}}", fmt.Sprint(capacity), "{{.Stored}}", fmt.Sprint(stored)).Replace(ovf)
+	if len(s) > ovfRoom {
+		return nil, fmt.Errorf("the machine's description has %d bytes, more than %d", len(s), ovfRoom)
 	}
-	if err != nil {
-		return nil, err
-	}
-	b.WriteString(strings.Repeat("\n", ovfRoom-b.Len()))
-	return b.Bytes(), nil
+	return []byte(s + strings.Repeat("\n", ovfRoom-len(s))), nil
 }
 
 type counter struct{ n int64 }
