@@ -187,8 +187,8 @@ func TestISO(t *testing.T) {
 func TestLiveGolden(t *testing.T) {
 	image, _ := nodeImage(t)
 	for name, want := range map[string]string{
-		"pxe": "28a280ee2cee89cd6ad3800096ccaf446e8d5ef94f8d78ba812db2675e5f8c48",
-		"iso": "0c7945b66473d644c89b0194a472969a4c71bc11ba8f8ec3d6e988682271cc56",
+		"pxe": "2afffae6e6c58653fb5934d0164c729a8a591ad827ad4a04de067dea71603c5c",
+		"iso": "dcc6e482d701353f454df88486d8347afd2daa71f453e9554826ddeb47c0b3b8",
 	} {
 		for range 2 {
 			f, err := os.Open(write(t, name, image))
