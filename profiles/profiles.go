@@ -68,7 +68,9 @@ func (p Profile) Cloud() bool { return userdata.Known(p.IgnitionPlatform) }
 
 // Disk holds the sizes of the disk and its partitions, in MiB.
 type Disk struct {
-	ESP int `json:"espMiB"`
+	// PReP is the size of the partition that Open Firmware starts GRUB from; 0 where UEFI boots.
+	PReP int `json:"prepMiB"`
+	ESP  int `json:"espMiB"`
 	// Usr and Verity are the sizes of one /usr slot and its hash partition; a disk has two of each.
 	Usr    int `json:"usrMiB"`
 	Verity int `json:"verityMiB"`
@@ -205,7 +207,10 @@ func parse(name string, data []byte) (Profile, error) {
 	if d.Usr < 1 || d.Verity*127 < d.Usr {
 		bad("disk: %d MiB of verity cannot hold the hash tree of %d MiB of /usr; want at least 1/127", d.Verity, d.Usr)
 	}
-	if used := d.ESP + 2*(d.Usr+d.Verity); d.Minimum < used+1024 {
+	if a, err := arch.Get(p.Arch); err == nil && (a.Boot == arch.BootPReP) != (d.PReP > 0) {
+		bad("disk.prepMiB is %d; machines of %s boot by %s", d.PReP, a.Go, a.Boot)
+	}
+	if used := d.PReP + d.ESP + 2*(d.Usr+d.Verity); d.Minimum < used+1024 {
 		bad("disk.minimumMiB is %d; boot partition and slots take %d, and the state needs 1024 more", d.Minimum, used)
 	}
 	if len(p.Formats) == 0 {

@@ -52,6 +52,7 @@ func TestMistakes(t *testing.T) {
 		"file":         {"formats: [raw]", "formats: [raw]\nfiles: {etc/x: y}", "usr/"},
 		"link":         {"formats: [raw]", "formats: [raw]\nlinks: {usr/../x: y}", "usr/"},
 		"small ESP":    {"espMiB: 512", "espMiB: 32", "FAT32"},
+		"PReP":         {"espMiB: 512", "espMiB: 512\n  prepMiB: 8", "machines of amd64 boot by efi"},
 		"small verity": {"verityMiB: 16", "verityMiB: 12", "hash tree"},
 		"suite":        {"formats: [raw]", "formats: [raw]\nsuite: 13", "release of Debian"},
 		"driver":       {"formats: [raw]", "formats: [raw]\nunmanagedDrivers: ['a b']", "name of a driver"},

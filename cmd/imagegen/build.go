@@ -28,8 +28,9 @@ func (a *app) buildCommand() *cobra.Command {
 		Short: "Bake a bootable disk image for each node",
 		Long: `Bake a bootable disk image for each node of a cluster file. The output folder gets
 
-  NODE.img         a disk image for UEFI firmware; in other formats than raw it has
-                   another extension, see imagegen help formats
+  NODE.img         a disk image for UEFI firmware, of ppc64le for Open Firmware; in
+                   other formats than raw it has another extension, see imagegen
+                   help formats
   secrets/         the cluster's keys, tokens and admin.conf (mode 0700); building
                    again with it gives the same cluster
   kiln.lock.yaml   the Debian packages, as they were resolved

@@ -37,6 +37,10 @@ var namespace = uuid.MustParse("0e8f6a51-2f0b-4a57-9d1c-6b696c6e0001")
 // ESPType is the type of EFI system partitions (UEFI Specification, table 5-7).
 var ESPType = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 
+// PRePType is the type of partitions that Open Firmware on PowerPC loads a program from
+// (Power.org Platform Requirements; as GRUB and parted have it).
+var PRePType = uuid.MustParse("9e1a2d38-c612-4316-aa26-8b49521e5a8b")
+
 // DerivedUUID returns the version 5 UUID (RFC 9562) of the parts: the same parts
 // give the same UUID on every host.
 func DerivedUUID(parts ...string) uuid.UUID {

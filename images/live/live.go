@@ -20,6 +20,7 @@ import (
 	"github.com/kiln-os/kiln/images/cpio"
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/grub"
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/images/uki"
 	"github.com/kiln-os/kiln/images/verity"
@@ -108,6 +109,9 @@ func (img *Image) readBoot(part *io.SectionReader, t *tree.Tree) (initrd []byte,
 		return nil, err
 	}
 	f := kernels[ukiName]
+	if files, ok, _ := v.Open(grub.Systems + "/" + grub.Slots[0]); f == nil && ok && len(files) > 0 {
+		return nil, errors.New("GRUB starts this image from a PReP partition, and without a disk Kiln starts nodes by UEFI only")
+	}
 	if f == nil {
 		return nil, fmt.Errorf("no EFI/Linux/%s on the boot partition", ukiName)
 	}

@@ -25,7 +25,7 @@ type Program struct {
 // Configure turns the unpacked packages into a configured system: it does what
 // the maintainer scripts would have done, removes what no node needs, and adds
 // programs and units. /etc is still at etc: container images and the initramfs
-// take their files from this tree. The kernel stays at boot/vmlinuz-VERSION.
+// take their files from this tree. The kernel stays in boot.
 func Configure(packages *tree.Tree, programs []Program, vars units.Vars, release string) error {
 	if err := runScripts(packages); err != nil {
 		return fmt.Errorf("configure the packages: %w", err)

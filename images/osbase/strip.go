@@ -33,7 +33,7 @@ var dropped = []string{
 	"usr/lib/systemd/system-generators/systemd-gpt-auto-generator",
 	"usr/lib/systemd/system-generators/systemd-system-update-generator",
 	// The kernel and the boot loader are in the boot partition.
-	"boot", "usr/lib/systemd/boot",
+	"boot", "usr/lib/systemd/boot", "usr/lib/grub",
 	// So are the firmware, boot loader and device trees of a Raspberry Pi.
 	"usr/lib/raspi-firmware", "usr/lib/u-boot",
 	// Hardware names for lsusb and friends: 9 MB, and a minute of compiling on a slow board.

@@ -22,14 +22,16 @@ const (
 
 // Arch describes one architecture.
 type Arch struct {
-	Go      string // GOARCH
-	GoARM   string // GOARM, only for 32-bit arm
-	Debian  string // Debian architecture name
-	Kernel  string // Debian kernel metapackage of the QEMU profile
-	Boot    Boot
-	EFIName string // file name systemd-boot has under EFI/BOOT
-	EFIBoot string // systemd-boot's file under /usr/lib/systemd/boot/efi
-	EFIStub string // UKI stub under /usr/lib/systemd/boot/efi
+	Go     string // GOARCH
+	GoARM  string // GOARM, only for 32-bit arm
+	Debian string // Debian architecture name
+	Kernel string // Debian kernel metapackage of the QEMU profile
+	// KernelFile is the kernel's name under /boot, before its release.
+	KernelFile string
+	Boot       Boot
+	EFIName    string // file name systemd-boot has under EFI/BOOT
+	EFIBoot    string // systemd-boot's file under /usr/lib/systemd/boot/efi
+	EFIStub    string // UKI stub under /usr/lib/systemd/boot/efi
 	// Loader is the path of the dynamic loader in Debian's packages.
 	Loader string
 	// Triplet is Debian's multiarch library folder under /usr/lib.
@@ -58,7 +60,7 @@ type QEMU struct {
 
 var table = []Arch{
 	{
-		Go: "amd64", Debian: "amd64", Kernel: "linux-image-cloud-amd64", Boot: BootEFI,
+		Go: "amd64", Debian: "amd64", Kernel: "linux-image-cloud-amd64", KernelFile: "vmlinuz", Boot: BootEFI,
 		EFIName: "BOOTX64.EFI", EFIBoot: "systemd-bootx64.efi", EFIStub: "linuxx64.efi.stub",
 		Loader: "/usr/lib64/ld-linux-x86-64.so.2", Triplet: "x86_64-linux-gnu",
 		ELFMachine: elf.EM_X86_64, ELFClass: elf.ELFCLASS64,
@@ -73,7 +75,7 @@ var table = []Arch{
 		},
 	},
 	{
-		Go: "arm64", Debian: "arm64", Kernel: "linux-image-cloud-arm64", Boot: BootEFI,
+		Go: "arm64", Debian: "arm64", Kernel: "linux-image-cloud-arm64", KernelFile: "vmlinuz", Boot: BootEFI,
 		EFIName: "BOOTAA64.EFI", EFIBoot: "systemd-bootaa64.efi", EFIStub: "linuxaa64.efi.stub",
 		Loader: "/usr/lib/ld-linux-aarch64.so.1", Triplet: "aarch64-linux-gnu",
 		ELFMachine: elf.EM_AARCH64, ELFClass: elf.ELFCLASS64,
@@ -88,7 +90,7 @@ var table = []Arch{
 		},
 	},
 	{
-		Go: "arm", GoARM: "7", Debian: "armhf", Kernel: "linux-image-armmp-lpae", Boot: BootEFI,
+		Go: "arm", GoARM: "7", Debian: "armhf", Kernel: "linux-image-armmp-lpae", KernelFile: "vmlinuz", Boot: BootEFI,
 		EFIName: "BOOTARM.EFI", EFIBoot: "systemd-bootarm.efi", EFIStub: "linuxarm.efi.stub",
 		Loader: "/usr/lib/ld-linux-armhf.so.3", Triplet: "arm-linux-gnueabihf",
 		ELFMachine: elf.EM_ARM, ELFClass: elf.ELFCLASS32,
@@ -103,7 +105,7 @@ var table = []Arch{
 		},
 	},
 	{
-		Go: "ppc64le", Debian: "ppc64el", Kernel: "linux-image-powerpc64le", Boot: BootPReP,
+		Go: "ppc64le", Debian: "ppc64el", Kernel: "linux-image-powerpc64le", KernelFile: "vmlinux", Boot: BootPReP,
 		Loader: "/usr/lib64/ld64.so.2", Triplet: "powerpc64le-linux-gnu",
 		ELFMachine: elf.EM_PPC64, ELFClass: elf.ELFCLASS64,
 		RootType:      "c31c45e6-3f39-412e-80fb-4809c4980599",

@@ -86,17 +86,13 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err != nil {
 		return err
 	}
-	vmlinuz, err := t.ReadFile("boot/vmlinuz-" + kernel)
+	vmlinuz, err := t.ReadFile("boot/" + in.arch.KernelFile + "-" + kernel)
 	if err != nil {
 		return fmt.Errorf("kernel: %w", err)
 	}
-	stub, err := t.ReadFile("usr/lib/systemd/boot/efi/" + in.arch.EFIStub)
+	starts, err := loaderOf(t, in.arch)
 	if err != nil {
-		return fmt.Errorf("UKI stub: %w", err)
-	}
-	loader, err := t.ReadFile("usr/lib/systemd/boot/efi/" + in.arch.EFIBoot)
-	if err != nil {
-		return fmt.Errorf("boot loader: %w", err)
+		return err
 	}
 	osrel, err := t.ReadFile("usr/lib/os-release")
 	if err != nil {
@@ -129,17 +125,17 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err != nil {
 		return err
 	}
-	image, err := uki.Build(stub, uki.Sections{
+	chain, err := starts(uki.Sections{
 		OSRel: osrel, Cmdline: []byte(commandLine(in.profile, hash)), Uname: []byte(kernel), Initrd: packed, Linux: vmlinuz,
 	})
 	if err != nil {
-		return fmt.Errorf("unified kernel image: %w", err)
+		return err
 	}
 	step("assemble the base image")
 	verityPath := filepath.Join(dir, verityFile)
 	err = nodeimage.WriteBase(ctx, dir, nodeimage.Parts{
 		Profile: in.profile, Arch: in.arch, Time: in.time, Usr: usrPath, Verity: verityPath, RootHash: hash,
-		Loader: loader, UKI: image, BootFiles: boot, Kernel: kernel, Images: names,
+		Boot: chain, BootFiles: boot, Kernel: kernel, Images: names,
 	})
 	return errors.Join(err, os.Remove(usrPath), os.Remove(verityPath))
 }

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kiln-os/kiln/images/deb"
+	"github.com/kiln-os/kiln/images/grub"
 	"github.com/kiln-os/kiln/images/osbase"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/atomicfile"
@@ -274,6 +275,21 @@ func baseFor(ctx context.Context, o Options, profile string) (*foundBase, error)
 	return &foundBase{key: key, dir: dir, lock: lock, payload: parts.record}, err
 }
 
+// request asks for the packages of a node.
+func request(a arch.Arch, p profiles.Profile, suite osbase.Suite) deb.Request {
+	r := deb.Request{
+		Roots:   append(append([]string{p.Kernel}, suite.Roots()...), p.Packages...),
+		Exclude: suite.Exclude(), Prefer: osbase.Preferred,
+	}
+	switch a.Boot {
+	case arch.BootEFI:
+		r.Roots = append(r.Roots, "systemd-boot-efi")
+	case arch.BootPReP:
+		r.Roots, r.Exclude = append(r.Roots, grub.Package), append(r.Exclude, grub.Unneeded...)
+	}
+	return r
+}
+
 // fetchPackages resolves what a node needs and fetches it.
 func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profile) (*deb.Lock, []string, error) {
 	mirror, err := deb.FindMirror(o.Mirror, "/etc/apt")
@@ -285,11 +301,7 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 		return nil, nil, err
 	}
 	archive := &deb.Archive{Mirror: mirror, Suite: suite.Name, Components: p.Components, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
-	roots := append(append([]string{p.Kernel}, suite.Roots()...), p.Packages...)
-	if a.Boot == arch.BootEFI {
-		roots = append(roots, "systemd-boot-efi")
-	}
-	req := deb.Request{Roots: roots, Exclude: suite.Exclude(), Prefer: osbase.Preferred}
+	req := request(a, p, suite)
 	var lock *deb.Lock
 	if o.Locked {
 		lock, err = archive.Locked(filepath.Join(o.Out, LockFile), a.Debian, req)

@@ -15,7 +15,7 @@ const mib = 1 << 20
 func varsOf(a arch.Arch, p profiles.Profile) units.Vars {
 	id := nodeimage.IDsOf(p.Name)
 	// What the smallest disk leaves, whose first and last MiB hold the partition tables.
-	state := p.Disk.Minimum - p.Disk.ESP - 2*(p.Disk.Usr+p.Disk.Verity) - 2
+	state := p.Disk.Minimum - p.Disk.PReP - p.Disk.ESP - 2*(p.Disk.Usr+p.Disk.Verity) - 2
 	return units.Vars{
 		ESPUUID: id.ESP.String(), StateUUID: id.State.String(), RepartArch: a.RepartSuffix,
 		UsrSize: int64(p.Disk.Usr) * mib, VeritySize: int64(p.Disk.Verity) * mib,

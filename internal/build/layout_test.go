@@ -21,7 +21,7 @@ func TestSmallestDisk(t *testing.T) {
 		}
 		v := varsOf(a, p)
 		const tables = 2 * mib // at both ends
-		if got, want := tables+int64(p.Disk.ESP)*mib+2*(v.UsrSize+v.VeritySize)+v.StateSize, int64(p.Disk.Minimum)*mib; got != want {
+		if got, want := tables+int64(p.Disk.PReP+p.Disk.ESP)*mib+2*(v.UsrSize+v.VeritySize)+v.StateSize, int64(p.Disk.Minimum)*mib; got != want {
 			t.Errorf("%s: the partitions need %d bytes, and the smallest disk has %d", name, got, want)
 		}
 		if v.DiskMiB != p.Disk.Minimum {

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/kiln-os/kiln/images/deb"
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/grub"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/cache"
 	"github.com/kiln-os/kiln/internal/nodeimage"
@@ -48,6 +50,9 @@ func example(t *testing.T, file string) *spec.Cluster {
 // its own, with the boot loader and the partition types that its firmware looks for.
 func TestMixedCluster(t *testing.T) {
 	c := example(t, "../../examples/mixed.yaml")
+	power := c.Nodes[len(c.Nodes)-1] // a worker
+	power.Name, power.Profile = "worker-3", "qemu-ppc64le"
+	c.Nodes = append(c.Nodes, power)
 	store, err := cache.Open(filepath.Join(t.TempDir(), "cache"))
 	if err != nil {
 		t.Fatal(err)
@@ -112,6 +117,13 @@ func checkArchitecture(t *testing.T, path string, n spec.Node, a arch.Arch) {
 	v, err := esp.Open(f, boot.Offset, boot.Size)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if a.Boot == arch.BootPReP {
+		s, found, err := grub.ReadText(v, "kiln-a")
+		if err := errors.Join(err, nodeimage.CheckPReP(f, table)); err != nil || !found || len(s.Cmdline) == 0 {
+			t.Errorf("%s: GRUB finds %v, command line %q: %v", n.Name, found, s.Cmdline, err)
+		}
+		return
 	}
 	files, _, err := v.Read("EFI/BOOT")
 	if err != nil {

@@ -39,6 +39,7 @@ var bans = []ban{
 	{"internal/nodecerts", "internal/host", "both programs use it; it knows neither's files"},
 	{"internal/discoveryfile", "internal/host", "both programs use it; it knows neither's files"},
 	{"images", "internal/spec", "a base image is the same for every cluster"},
+	{"images/grub", "internal", "what starts a machine is made of Debian's files alone"},
 	{"images", "pki", "a base image holds no secret"},
 	{"internal/nodeimage", "pki", "a base image holds no secret, and a stamp is bytes"},
 	{"internal/nodeimage", "internal/spec", "a base image is the same for every cluster"},

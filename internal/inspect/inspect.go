@@ -40,7 +40,7 @@ type Report struct {
 	// DiskID is the GUID of the partition table.
 	DiskID     uuid.UUID   `json:"diskID"`
 	Partitions []Partition `json:"partitions"`
-	Systems    []System    `json:"systems"`        // one for each unified kernel image
+	Systems    []System    `json:"systems"`        // one for each that can be started
 	Node       *Node       `json:"node,omitempty"` // of a stamp
 	// Secrets are those of the stamp, by path. What the node itself makes at its first
 	// boot is in the state partition, which is not read.
@@ -145,7 +145,7 @@ func (r *Report) stamp(v *esp.Volume, now time.Time) {
 
 // typeNames names the types of partitions that images have.
 func typeNames() (map[uuid.UUID]string, error) {
-	out := map[uuid.UUID]string{disk.ESPType: "EFI system"}
+	out := map[uuid.UUID]string{disk.ESPType: "EFI system", disk.PRePType: "PReP boot"}
 	for _, n := range arch.Names() {
 		a, err := arch.Get(n)
 		if err != nil {

@@ -129,6 +129,43 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// TestGRUB: what a machine with Open Firmware starts is reported like a unified kernel
+// image, and GRUB itself is looked at.
+func TestGRUB(t *testing.T) {
+	path := func() string {
+		dir := t.TempDir()
+		if err := nodeimagetest.WriteBaseFor(dir, "qemu-ppc64le", 1); err != nil {
+			t.Fatal(err)
+		}
+		b, err := nodeimage.LoadBase(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.Image
+	}
+	whole := path()
+	r := look(t, whole)
+	if len(r.Problems) > 0 || len(r.Partitions) != 4 || r.Partitions[0].Type != "PReP boot" || r.Partitions[1].Name != "kiln-esp" || len(r.Systems) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	if s := r.Systems[0]; s.Boot != "linux/kiln-a" || s.Kernel != "6.12" || s.Kiln != "v0.0.1" || s.Usr.Check != inspect.CheckIntact {
+		t.Errorf("%+v", s)
+	}
+	change(t, whole, 1<<20, []byte("x"))
+	if r := look(t, whole); len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "partition kiln-prep: core image") || r.Systems[0].Usr.Check != inspect.CheckIntact {
+		t.Errorf("without GRUB: %q", r.Problems)
+	}
+	other := path()
+	b, err := os.ReadFile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(t, other, int64(strings.Index(string(b[:9<<20]), nodeimage.GRUBPrefix)), []byte("(,gpt3)"))
+	if r := look(t, other); len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "looks for its configuration at (,gpt3)/grub") {
+		t.Errorf("GRUB of another disk: %q", r.Problems)
+	}
+}
+
 func TestVerifyIsOptional(t *testing.T) {
 	path := image(t, "")
 	change(t, path, usrOffset+70_000, []byte("x"))

@@ -24,15 +24,19 @@ import (
 	"github.com/kiln-os/kiln/images/deb"
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
+	"github.com/kiln-os/kiln/images/grub"
 	"github.com/kiln-os/kiln/images/squashfs"
 	"github.com/kiln-os/kiln/images/uki"
 	"github.com/kiln-os/kiln/images/verity"
+	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/internal/build"
+	"github.com/kiln-os/kiln/internal/nodeimage"
 )
 
-// System is a unified kernel image with the /usr that it starts.
+// System is a kernel and its initramfs with the /usr that they start.
 type System struct {
-	Boot   string `json:"boot"`             // the file in the boot partition
+	// Boot is the file in the boot partition, or the folder where GRUB starts it.
+	Boot   string `json:"boot"`
 	Kiln   string `json:"kiln,omitempty"`   // version
 	OS     string `json:"os,omitempty"`     // os-release's PRETTY_NAME
 	Kernel string `json:"kernel,omitempty"` // release
@@ -79,8 +83,15 @@ type Package struct {
 // bootFolder is where systemd-boot looks for unified kernel images.
 const bootFolder = "EFI/Linux"
 
-// systems inspects all unified kernel images. The error is an interrupt.
+// systems inspects all systems that can be started. The error is an interrupt.
 func (r *Report) systems(ctx context.Context, f *os.File, t *disk.Table, v *esp.Volume, o Options) error {
+	a, err := arch.Get(r.Arch)
+	if err != nil {
+		return err
+	}
+	if a.Boot == arch.BootPReP {
+		return r.grubSystems(ctx, f, t, v, o)
+	}
 	files, found, err := v.Open(bootFolder)
 	if err == nil && (!found || len(files) == 0) {
 		err = errors.New("there is no unified kernel image in " + bootFolder + " of the boot partition: a machine does not start from this image")
@@ -91,23 +102,54 @@ func (r *Report) systems(ctx context.Context, f *os.File, t *disk.Table, v *esp.
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		s := System{Boot: bootFolder + "/" + name, Usr: Usr{Check: CheckSkipped}}
-		err := s.read(ctx, f, t, files[name], o)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		text, err := uki.ReadText(files[name], files[name].Size())
+		if err == nil {
+			err = s.read(ctx, f, t, text, o)
 		}
-		if err != nil {
-			r.problem(fmt.Errorf("%s: %w", s.Boot, err))
+		if err := r.add(ctx, s, err); err != nil {
+			return err
 		}
-		r.Systems = append(r.Systems, s)
 	}
 	return nil
 }
 
-func (s *System) read(ctx context.Context, f *os.File, t *disk.Table, image *io.SectionReader, o Options) error {
-	text, err := uki.ReadText(image, image.Size())
-	if err != nil {
-		return err
+// grubSystems inspects the systems that GRUB starts, and GRUB.
+func (r *Report) grubSystems(ctx context.Context, f *os.File, t *disk.Table, v *esp.Volume, o Options) error {
+	if err := nodeimage.CheckPReP(f, t); err != nil {
+		r.problem(err)
 	}
+	for _, slot := range grub.Slots {
+		s := System{Boot: grub.Systems + "/" + slot, Usr: Usr{Check: CheckSkipped}}
+		text, found, err := grub.ReadText(v, slot)
+		if err == nil && !found {
+			continue
+		}
+		if err == nil {
+			err = s.read(ctx, f, t, text, o)
+		}
+		if err := r.add(ctx, s, err); err != nil {
+			return err
+		}
+	}
+	if len(r.Systems) == 0 {
+		r.problem(errors.New("there is no kernel in " + grub.Systems + " of the boot partition: a machine does not start from this image"))
+	}
+	return nil
+}
+
+// add takes a system and what is wrong with it into the report. The error is an interrupt.
+func (r *Report) add(ctx context.Context, s System, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		r.problem(fmt.Errorf("%s: %w", s.Boot, err))
+	}
+	r.Systems = append(r.Systems, s)
+	return nil
+}
+
+func (s *System) read(ctx context.Context, f *os.File, t *disk.Table, text uki.Sections, o Options) error {
 	release := osRelease(text.OSRel)
 	s.Kiln, s.OS, s.Kubernetes, s.Kernel = release["IMAGE_VERSION"], release["PRETTY_NAME"], release["KILN_KUBERNETES"], string(text.Uname)
 	hash, err := rootHash(string(text.Cmdline))

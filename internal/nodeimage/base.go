@@ -9,13 +9,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
-	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/internal/arch"
 	"github.com/kiln-os/kiln/profiles"
 )
@@ -29,8 +29,8 @@ type Parts struct {
 	// tree, RootHash the tree's root.
 	Usr, Verity string
 	RootHash    [32]byte
-	Loader, UKI []byte     // systemd-boot, unified kernel image
-	BootFiles   []esp.File // what comes before them
+	Boot        Boot
+	BootFiles   []esp.File // what comes before Boot
 	Kernel      string     // its release
 	Images      []string
 }
@@ -49,6 +49,7 @@ const (
 	imageFile = "disk.img"
 	aboutFile = "base.json"
 	espName   = "kiln-esp"
+	prepName  = "kiln-prep"
 )
 
 // WriteBase makes a base image in the folder dir.
@@ -63,11 +64,15 @@ func WriteBase(ctx context.Context, dir string, p Parts) error {
 	copy(data[:], p.RootHash[:16])
 	copy(hashTree[:], p.RootHash[16:])
 	espSize, usrSize, veritySize := int64(slot.ESP)*mib, int64(slot.Usr)*mib, int64(slot.Verity)*mib
-	err := disk.Create(ctx, filepath.Join(dir, imageFile), disk.Disk{GUID: id.Disk, HybridMBR: slot.HybridMBR, Partitions: []disk.Partition{
+	first, err := p.prep()
+	if err != nil {
+		return err
+	}
+	err = disk.Create(ctx, filepath.Join(dir, imageFile), disk.Disk{GUID: id.Disk, HybridMBR: slot.HybridMBR, Partitions: append(first, []disk.Partition{
 		{Name: espName, Type: disk.ESPType, UUID: id.ESP, Size: espSize, Fill: p.fillESP(espSize)},
 		{Name: "kiln-usr-a", Type: uuid.MustParse(p.Arch.UsrType), UUID: data, Size: usrSize, Attributes: disk.ReadOnly, Fill: disk.FromFile(p.Usr, usrSize)},
 		{Name: "kiln-usr-a-verity", Type: uuid.MustParse(p.Arch.UsrVerityType), UUID: hashTree, Size: veritySize, Attributes: disk.ReadOnly, Fill: disk.FromFile(p.Verity, veritySize)},
-	}}, 0o600)
+	}...)}, 0o600)
 	if err != nil {
 		return err
 	}
@@ -82,12 +87,7 @@ func WriteBase(ctx context.Context, dir string, p Parts) error {
 func (p Parts) fillESP(size int64) func(context.Context, io.WriterAt, int64) error {
 	id := disk.DerivedUUID("esp-volume", p.Profile.Name)
 	o := esp.Options{Label: "KILN", VolumeID: uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3]), Time: p.Time}
-	files := append([]esp.File{
-		{Path: "EFI/BOOT/" + p.Arch.EFIName, Content: tree.Bytes(p.Loader)},
-		{Path: "EFI/Linux/kiln-a.efi", Content: tree.Bytes(p.UKI)},
-		{Path: "loader/loader.conf", Content: tree.Bytes("timeout 0\neditor no\n")},
-		{Path: folder + "/"},
-	}, p.BootFiles...)
+	files := slices.Concat(p.Boot.Files, []esp.File{{Path: folder + "/"}}, p.BootFiles)
 	return func(_ context.Context, w io.WriterAt, offset int64) error {
 		return esp.Write(w, offset, size, o, files)
 	}

@@ -59,7 +59,7 @@ var fatal = []struct {
 	// EFI shell are what firmware falls back to when the disk did not boot.
 	{"firmware fell back to network boot", regexp.MustCompile(`>>\s*Start (PXE|HTTP) (Boot )?over`), true},
 	{"firmware fell back to its shell", regexp.MustCompile(`UEFI Interactive Shell|\bShell>`), true},
-	{"the boot loader stopped", regexp.MustCompile(`\bgrub rescue>|Error loading EFI binary|Failed to execute .*\.efi`), true},
+	{"the boot loader stopped", regexp.MustCompile(`\bgrub(?: rescue)?>|Error loading EFI binary|Failed to execute .*\.efi`), true},
 }
 
 // Console collects what a machine writes to its serial port. It is safe for

@@ -23,6 +23,7 @@ func TestConsoleFailsEarly(t *testing.T) {
 		{"SLOF", "E3404: Not a bootable device!\n", "firmware found nothing to boot"},
 		{"SLOF without a disk", "E3405: No such device\n\nE3407: Load failed\n", "firmware found nothing to boot"},
 		{"GRUB", "error: no such device.\ngrub rescue> ", "the boot loader stopped"},
+		{"GRUB without a system", "Minimal BASH-like line editing is supported.\ngrub> ", "the boot loader stopped"},
 		{"verity", "[   12.0] device-mapper: verity: 254:2: data block 17 is corrupted\n", "verity found corruption"},
 		{"initramfs", "echo[123]: Kiln: this boot has stopped; why stands above. It is tried again in 5 minutes.\n", "the initramfs has stopped"},
 		{"systemd", "[!!!!!!] Failed to mount API filesystems, freezing.\n", "systemd has stopped"},

@@ -19,6 +19,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/kiln-os/kiln/images/deb"
+	"github.com/kiln-os/kiln/images/grub"
+	"github.com/kiln-os/kiln/images/grub/grubtest"
 	"github.com/kiln-os/kiln/images/squashfs"
 	"github.com/kiln-os/kiln/images/tree"
 	"github.com/kiln-os/kiln/images/uki"
@@ -53,7 +55,7 @@ func WriteBaseFor(dir, profile string, usrMiB int) error {
 	if err != nil {
 		return err
 	}
-	uki, err := uki.Build(ukitest.Stub(), uki.Sections{
+	boot, err := boot(a, uki.Sections{
 		OSRel: []byte(osRelease), Cmdline: fmt.Appendf(nil, "root=none usrhash=%x quiet", hash), Uname: []byte("6.12"), Linux: bytes.Repeat([]byte("a kernel"), 100_000),
 	})
 	if err != nil {
@@ -61,9 +63,23 @@ func WriteBaseFor(dir, profile string, usrMiB int) error {
 	}
 	err = nodeimage.WriteBase(context.Background(), dir, nodeimage.Parts{
 		Profile: p, Arch: a, Time: made, Usr: usrFile, Verity: verityFile, RootHash: hash,
-		Loader: []byte("a boot loader"), UKI: uki, Kernel: "6.12",
+		Boot: boot, Kernel: "6.12",
 	})
 	return errors.Join(err, os.Remove(usrFile), os.Remove(verityFile))
+}
+
+// boot makes what leads from an architecture's firmware to a system.
+func boot(a arch.Arch, s uki.Sections) (nodeimage.Boot, error) {
+	if a.Boot == arch.BootPReP {
+		core, err := grub.Core(grub.Parts{Kernel: grubtest.Kernel(), Modules: [][]byte{grubtest.Module("fat")}, Prefix: nodeimage.GRUBPrefix})
+		if err != nil {
+			return nodeimage.Boot{}, err
+		}
+		s.Initrd = []byte("an initramfs")
+		return nodeimage.BootPReP(core, s)
+	}
+	image, err := uki.Build(ukitest.Stub(), s)
+	return nodeimage.BootEFI(a, []byte("a boot loader"), image), err
 }
 
 const (
