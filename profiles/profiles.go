@@ -16,7 +16,7 @@ import (
 
 	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/internal/arch"
-	"github.com/kiln-os/kiln/internal/userdata"
+	"github.com/kiln-os/kiln/internal/platform"
 )
 
 //go:embed *.yaml
@@ -64,7 +64,7 @@ type Profile struct {
 }
 
 // Cloud says whether machines of the platform have user data that Kiln reads.
-func (p Profile) Cloud() bool { return userdata.Known(p.IgnitionPlatform) }
+func (p Profile) Cloud() bool { return platform.Cloud(p.IgnitionPlatform) }
 
 // Disk holds the sizes of the disk and its partitions, in MiB.
 type Disk struct {

@@ -1,13 +1,13 @@
 package nodeimage
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
-
-	"github.com/vincent-petithory/dataurl"
 
 	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/images/esp"
@@ -101,11 +101,27 @@ func hostname(config []byte) (string, error) {
 		if f.Path != "/etc/hostname" {
 			continue
 		}
-		u, err := dataurl.DecodeString(f.Contents.Source)
+		name, err := decode(f.Contents.Source)
 		if err != nil {
 			return "", errors.New("its Ignition config is damaged: stamp the image again")
 		}
-		return strings.TrimSpace(string(u.Data)), nil
+		return strings.TrimSpace(name), nil
 	}
 	return "", errors.New("its Ignition config names no node: stamp the image again")
+}
+
+// decode returns what a data URL (RFC 2397) holds. The library for them brings net/http
+// along, into a program that is in every image.
+func decode(s string) (string, error) {
+	rest, ok := strings.CutPrefix(s, "data:")
+	head, data, found := strings.Cut(rest, ",")
+	if !ok || !found {
+		return "", errors.New("it is no data URL")
+	}
+	text, err := url.PathUnescape(data)
+	if err != nil || !strings.HasSuffix(head, ";base64") {
+		return text, err
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	return string(b), err
 }

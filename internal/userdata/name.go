@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/kiln-os/kiln/internal/platform"
 )
 
 // NameFile is where Ignition leaves the name that a machine's platform has given it, for
@@ -19,17 +21,17 @@ var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
 // Name returns the name that the platform has given the machine, in lower case; "" if
 // it has given none. The network is on already if it takes one.
-func Name(ctx context.Context, platform string, m Machine) (string, error) {
+func Name(ctx context.Context, id string, m Machine) (string, error) {
 	var data []byte
 	var err error
-	switch platform {
-	case AWS:
+	switch id {
+	case platform.AWS:
 		data, err = m.Service.aws(ctx, "/latest/meta-data/local-hostname")
-	case Azure:
+	case platform.Azure:
 		data, err = m.Service.get(ctx, "/metadata/instance/compute/name?api-version=2021-01-01&format=text", azureHeaders)
-	case GCP:
+	case platform.GCP:
 		data, err = m.Service.get(ctx, "/computeMetadata/v1/instance/name", googleHeaders)
-	case OpenStack:
+	case platform.OpenStack:
 		data, err = openstackName(ctx, m)
 	}
 	if err != nil {

@@ -18,24 +18,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-)
 
-// Platforms whose metadata this package reads, by Ignition's platform ids.
-const (
-	AWS       = "aws"
-	Azure     = "azure"
-	GCP       = "gcp"
-	OpenStack = "openstack"
+	"github.com/kiln-os/kiln/internal/platform"
 )
-
-// Known says whether this package reads the user data of a platform.
-func Known(platform string) bool {
-	switch platform {
-	case AWS, Azure, GCP, OpenStack:
-		return true
-	}
-	return false
-}
 
 // Machine is where user data is read.
 type Machine struct {
@@ -51,8 +36,8 @@ type Machine struct {
 
 // Fetch returns the user data of a machine on a platform, nil if it has none. Data that
 // is no Ignition config is an error.
-func Fetch(ctx context.Context, platform string, m Machine) ([]byte, error) {
-	data, online, err := fetch(ctx, platform, m)
+func Fetch(ctx context.Context, id string, m Machine) ([]byte, error) {
+	data, online, err := fetch(ctx, id, m)
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +53,11 @@ func Fetch(ctx context.Context, platform string, m Machine) ([]byte, error) {
 	return data, nil
 }
 
-func fetch(ctx context.Context, platform string, m Machine) (data []byte, online bool, err error) {
-	if !Known(platform) {
-		return nil, false, fmt.Errorf("user data of platform %q: Kiln knows that of %s, %s, %s and %s", platform, AWS, Azure, GCP, OpenStack)
+func fetch(ctx context.Context, id string, m Machine) (data []byte, online bool, err error) {
+	if !platform.Cloud(id) {
+		return nil, false, fmt.Errorf("user data of platform %q: Kiln knows that of %s, %s, %s and %s", id, platform.AWS, platform.Azure, platform.GCP, platform.OpenStack)
 	}
-	if platform == OpenStack {
+	if id == platform.OpenStack {
 		data, found, err := m.Drive("openstack/latest/user_data")
 		if err != nil || found {
 			return data, false, err
@@ -81,14 +66,14 @@ func fetch(ctx context.Context, platform string, m Machine) (data []byte, online
 	if err := m.Network(ctx); err != nil {
 		return nil, false, err
 	}
-	switch platform {
-	case AWS:
+	switch id {
+	case platform.AWS:
 		data, err = m.Service.aws(ctx, "/latest/user-data")
-	case Azure:
+	case platform.Azure:
 		data, err = m.Service.azure(ctx)
-	case GCP:
+	case platform.GCP:
 		data, err = m.Service.get(ctx, "/computeMetadata/v1/instance/attributes/user-data", googleHeaders)
-	case OpenStack:
+	case platform.OpenStack:
 		data, err = m.Service.get(ctx, "/openstack/latest/user_data", nil)
 		if errors.Is(err, errNoAnswer) {
 			err = fmt.Errorf("%w; a cloud without that service can give machines a config drive", err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kiln-os/kiln/internal/platform"
 	"github.com/kiln-os/kiln/internal/testtools"
 )
 
@@ -115,27 +116,27 @@ func TestPlatforms(t *testing.T) {
 		want, err        string
 		offline          bool
 	}{
-		"AWS":                         {platform: AWS, header: "X-Aws-Ec2-Metadata-Token: t", answers: map[string]string{awsToken: "t", awsData: config}, want: config},
-		"AWS without tokens":          {platform: AWS, answers: map[string]string{awsData: config}, want: config},
-		"AWS without user data":       {platform: AWS, answers: map[string]string{awsToken: "t"}},
-		"AWS, service switched off":   {platform: AWS, answers: map[string]string{awsToken: "403", awsData: "403"}},
-		"AWS refuses":                 {platform: AWS, header: "X-Aws-Ec2-Metadata-Token: t", answers: map[string]string{awsData: config}, err: "answers 401 Unauthorized"},
-		"Azure":                       {platform: Azure, header: "Metadata: true", answers: map[string]string{azureData: packed}, want: config},
-		"Azure without user data":     {platform: Azure, header: "Metadata: true"},
-		"Azure with other bytes":      {platform: Azure, answers: map[string]string{azureData: "{secret}"}, err: "not in Base64"},
-		"GCP":                         {platform: GCP, header: "Metadata-Flavor: Google", answers: map[string]string{gcpData: config}, want: config},
-		"GCP without user data":       {platform: GCP},
-		"GCP, a script":               {platform: GCP, answers: map[string]string{gcpData: "#!/bin/sh"}, err: "is a script"},
-		"OpenStack, drive":            {platform: OpenStack, drive: config, want: config, offline: true},
-		"OpenStack, drive, no data":   {platform: OpenStack, drive: "-", answers: map[string]string{osData: config}, offline: true},
-		"OpenStack, drive, sources":   {platform: OpenStack, drive: strings.Replace(config, "data:,a", "http://a/", 1), want: strings.Replace(config, "data:,a", "http://a/", 1)},
-		"OpenStack, drive, a script":  {platform: OpenStack, drive: "#!/bin/sh", err: "is a script", offline: true},
-		"OpenStack, service":          {platform: OpenStack, answers: map[string]string{osData: config}, want: config},
-		"OpenStack without user data": {platform: OpenStack},
-		"OpenStack, blank":            {platform: OpenStack, answers: map[string]string{osData: "\n"}},
-		"a redirection":               {platform: OpenStack, answers: map[string]string{osData: "302"}, err: "answers 302 Found"},
-		"too much":                    {platform: OpenStack, answers: map[string]string{osData: strings.Repeat("x", maxSize+1)}, err: "more than 4 MiB"},
-		"busy for too long":           {platform: OpenStack, answers: map[string]string{osData: "429"}, err: "it answers 429 Too Many Requests; a cloud without that service can give machines a config drive"},
+		"AWS":                         {platform: platform.AWS, header: "X-Aws-Ec2-Metadata-Token: t", answers: map[string]string{awsToken: "t", awsData: config}, want: config},
+		"AWS without tokens":          {platform: platform.AWS, answers: map[string]string{awsData: config}, want: config},
+		"AWS without user data":       {platform: platform.AWS, answers: map[string]string{awsToken: "t"}},
+		"AWS, service switched off":   {platform: platform.AWS, answers: map[string]string{awsToken: "403", awsData: "403"}},
+		"AWS refuses":                 {platform: platform.AWS, header: "X-Aws-Ec2-Metadata-Token: t", answers: map[string]string{awsData: config}, err: "answers 401 Unauthorized"},
+		"Azure":                       {platform: platform.Azure, header: "Metadata: true", answers: map[string]string{azureData: packed}, want: config},
+		"Azure without user data":     {platform: platform.Azure, header: "Metadata: true"},
+		"Azure with other bytes":      {platform: platform.Azure, answers: map[string]string{azureData: "{secret}"}, err: "not in Base64"},
+		"GCP":                         {platform: platform.GCP, header: "Metadata-Flavor: Google", answers: map[string]string{gcpData: config}, want: config},
+		"GCP without user data":       {platform: platform.GCP},
+		"GCP, a script":               {platform: platform.GCP, answers: map[string]string{gcpData: "#!/bin/sh"}, err: "is a script"},
+		"OpenStack, drive":            {platform: platform.OpenStack, drive: config, want: config, offline: true},
+		"OpenStack, drive, no data":   {platform: platform.OpenStack, drive: "-", answers: map[string]string{osData: config}, offline: true},
+		"OpenStack, drive, sources":   {platform: platform.OpenStack, drive: strings.Replace(config, "data:,a", "http://a/", 1), want: strings.Replace(config, "data:,a", "http://a/", 1)},
+		"OpenStack, drive, a script":  {platform: platform.OpenStack, drive: "#!/bin/sh", err: "is a script", offline: true},
+		"OpenStack, service":          {platform: platform.OpenStack, answers: map[string]string{osData: config}, want: config},
+		"OpenStack without user data": {platform: platform.OpenStack},
+		"OpenStack, blank":            {platform: platform.OpenStack, answers: map[string]string{osData: "\n"}},
+		"a redirection":               {platform: platform.OpenStack, answers: map[string]string{osData: "302"}, err: "answers 302 Found"},
+		"too much":                    {platform: platform.OpenStack, answers: map[string]string{osData: strings.Repeat("x", maxSize+1)}, err: "more than 4 MiB"},
+		"busy for too long":           {platform: platform.OpenStack, answers: map[string]string{osData: "429"}, err: "it answers 429 Too Many Requests; a cloud without that service can give machines a config drive"},
 		"another platform":            {platform: "metal", err: `user data of platform "metal": Kiln knows that of aws`, offline: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +177,7 @@ func TestFailures(t *testing.T) {
 		Drive:   func(string) ([]byte, bool, error) { return nil, true, broken },
 		Network: func(context.Context) error { return broken },
 	}
-	for _, p := range []string{AWS, OpenStack} {
+	for _, p := range []string{platform.AWS, platform.OpenStack} {
 		if _, err := Fetch(t.Context(), p, m); !errors.Is(err, broken) {
 			t.Errorf("%s: %v", p, err)
 		}
@@ -277,17 +278,17 @@ func TestName(t *testing.T) {
 		drive            string
 		want, err        string
 	}{
-		"AWS":                    {platform: AWS, header: "X-Aws-Ec2-Metadata-Token: t", answers: map[string]string{"PUT /latest/api/token": "t", "GET /latest/meta-data/local-hostname": "ip-10-0-0-1.ec2.internal"}, want: "ip-10-0-0-1.ec2.internal"},
-		"AWS, several":           {platform: AWS, answers: map[string]string{"GET /latest/meta-data/local-hostname": "a.internal b.internal\n"}, want: "a.internal"},
-		"Azure":                  {platform: Azure, header: "Metadata: true", answers: map[string]string{"GET /metadata/instance/compute/name?api-version=2021-01-01&format=text": "Worker-1"}, want: "worker-1"},
-		"GCP":                    {platform: GCP, header: "Metadata-Flavor: Google", answers: map[string]string{"GET /computeMetadata/v1/instance/name": "worker-1"}, want: "worker-1"},
-		"OpenStack, service":     {platform: OpenStack, answers: map[string]string{meta: `{"hostname": "worker-1.novalocal"}`}, want: "worker-1.novalocal"},
-		"OpenStack, drive":       {platform: OpenStack, drive: `{"hostname": "worker-2"}`, answers: map[string]string{meta: "{}"}, want: "worker-2"},
-		"OpenStack, damaged":     {platform: OpenStack, drive: `{`, err: "the metadata of this machine is damaged: line 1 is no JSON"},
-		"OpenStack without name": {platform: OpenStack, answers: map[string]string{meta: "{}"}},
-		"none":                   {platform: GCP},
-		"no name":                {platform: GCP, answers: map[string]string{"GET /computeMetadata/v1/instance/name": "<html>"}, err: "none of at most 63"},
-		"too long":               {platform: GCP, answers: map[string]string{"GET /computeMetadata/v1/instance/name": strings.Repeat("a", 64)}, err: "none of at most 63"},
+		"AWS":                    {platform: platform.AWS, header: "X-Aws-Ec2-Metadata-Token: t", answers: map[string]string{"PUT /latest/api/token": "t", "GET /latest/meta-data/local-hostname": "ip-10-0-0-1.ec2.internal"}, want: "ip-10-0-0-1.ec2.internal"},
+		"AWS, several":           {platform: platform.AWS, answers: map[string]string{"GET /latest/meta-data/local-hostname": "a.internal b.internal\n"}, want: "a.internal"},
+		"Azure":                  {platform: platform.Azure, header: "Metadata: true", answers: map[string]string{"GET /metadata/instance/compute/name?api-version=2021-01-01&format=text": "Worker-1"}, want: "worker-1"},
+		"GCP":                    {platform: platform.GCP, header: "Metadata-Flavor: Google", answers: map[string]string{"GET /computeMetadata/v1/instance/name": "worker-1"}, want: "worker-1"},
+		"OpenStack, service":     {platform: platform.OpenStack, answers: map[string]string{meta: `{"hostname": "worker-1.novalocal"}`}, want: "worker-1.novalocal"},
+		"OpenStack, drive":       {platform: platform.OpenStack, drive: `{"hostname": "worker-2"}`, answers: map[string]string{meta: "{}"}, want: "worker-2"},
+		"OpenStack, damaged":     {platform: platform.OpenStack, drive: `{`, err: "the metadata of this machine is damaged: line 1 is no JSON"},
+		"OpenStack without name": {platform: platform.OpenStack, answers: map[string]string{meta: "{}"}},
+		"none":                   {platform: platform.GCP},
+		"no name":                {platform: platform.GCP, answers: map[string]string{"GET /computeMetadata/v1/instance/name": "<html>"}, err: "none of at most 63"},
+		"too long":               {platform: platform.GCP, answers: map[string]string{"GET /computeMetadata/v1/instance/name": strings.Repeat("a", 64)}, err: "none of at most 63"},
 	} {
 		m := Machine{
 			Service: service(t, tc.header, tc.answers),
