@@ -27,6 +27,7 @@ var bans = []ban{
 	{"cmd/kiln-install", "internal/bootplan", "the initramfs is small, and knows no cluster"},
 	{"cmd/kiln-install", "internal/spec", "the initramfs is small, and knows no cluster"},
 	{"cmd/kiln-install", "pki", "the stamp is bytes, and is copied"},
+	{"cmd/kiln-install", "internal/userdata", "it asks nobody over a network, and HTTP is a tenth of it"},
 	{"internal/userdata", "pki", "user data comes from outside, and no key goes there"},
 	{"internal/vnet", "internal/spec", "a network of machines knows no cluster"},
 	{"cmd/firstboot", "internal/manpage", "a node renders no man pages; a build with the tag docs does, for the Makefile"},
