@@ -22,7 +22,7 @@ const Folder = "usr/lib/grub/powerpc-ieee1275"
 // partition has no modules. What they depend on follows from the package's list.
 var modules = []string{
 	"part_gpt", "fat", // reach the boot partition
-	"normal", "test", // run grub.cfg
+	"normal", "test", "configfile", // run grub.cfg, and what it sources
 	"linux",          // start a kernel
 	"echo", "reboot", // say what is wrong, and try it again
 }
