@@ -40,7 +40,7 @@ func chooseInstall(t *testing.T, m *qemu.Machine) {
 		if _, ok := m.Console().First(0, regexp.MustCompile(`EFI stub:|Linux version|Kiln: `)); ok {
 			return
 		}
-		if err := m.Send(ctx, "2"); err != nil {
+		if err := m.Send(ctx, "2\r"); err != nil { // the number selects, the return key starts
 			t.Fatal(err)
 		}
 		select {
