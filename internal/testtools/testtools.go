@@ -54,44 +54,46 @@ func Path(t testing.TB, abs string) string {
 // package alone, resolved, verified and unpacked as for an image.
 func Kernel(t testing.TB, a arch.Arch) *tree.Tree {
 	t.Helper()
-	files, err := kernel(t.Context(), a)
-	if err != nil {
-		t.Fatalf("kernel %s: %v", a.Kernel, err)
-	}
-	return files
+	return KernelOf(t, a, hosttools.Suite)
 }
 
-// KernelIfThere is Kernel for what can be tested without this one: the test is skipped if
-// the mirror lacks packages that its own index names, or has an index that is out of date.
-func KernelIfThere(t testing.TB, a arch.Arch) *tree.Tree {
+// KernelOf is Kernel out of the first of suites that the mirror has it of. The next one is
+// asked if the mirror lacks packages that its own index names, or has an index that is out
+// of date, and the test's log says so.
+func KernelOf(t testing.TB, a arch.Arch, suites ...string) *tree.Tree {
 	t.Helper()
-	files, err := kernel(t.Context(), a)
-	if errors.As(err, new(*deb.NotFoundError)) || errors.As(err, new(*deb.StaleError)) {
-		t.Skipf("kernel %s: %v", a.Kernel, err)
+	for i, suite := range suites {
+		files, err := kernel(t.Context(), a, suite)
+		if err == nil {
+			return files
+		}
+		absent := errors.As(err, new(*deb.NotFoundError)) || errors.As(err, new(*deb.StaleError))
+		if !absent || i == len(suites)-1 {
+			t.Fatalf("kernel %s of %s: %v", a.Kernel, suite, err)
+		}
+		t.Logf("the kernel is that of %s: %v", suites[i+1], err)
 	}
-	if err != nil {
-		t.Fatalf("kernel %s: %v", a.Kernel, err)
-	}
-	return files
+	t.Fatalf("kernel %s: no suite", a.Kernel)
+	return nil
 }
 
-func kernel(ctx context.Context, a arch.Arch) (*tree.Tree, error) {
+func kernel(ctx context.Context, a arch.Arch, suite string) (*tree.Tree, error) {
 	// What the package depends on makes an initramfs when it is installed.
-	return packages(ctx, a, []string{"main"}, deb.Request{Roots: []string{a.Kernel}, Exclude: []string{"kmod", "linux-base", "initramfs-tools"}})
+	return packages(ctx, a, suite, []string{"main"}, deb.Request{Roots: []string{a.Kernel}, Exclude: []string{"kmod", "linux-base", "initramfs-tools"}})
 }
 
 // Packages returns the files of packages of Debian's archive and of what they depend on,
 // resolved, verified and unpacked as for an image.
 func Packages(t testing.TB, a arch.Arch, components []string, req deb.Request) *tree.Tree {
 	t.Helper()
-	files, err := packages(t.Context(), a, components, req)
+	files, err := packages(t.Context(), a, hosttools.Suite, components, req)
 	if err != nil {
 		t.Fatalf("packages %v: %v", req.Roots, err)
 	}
 	return files
 }
 
-func packages(ctx context.Context, a arch.Arch, components []string, req deb.Request) (*tree.Tree, error) {
+func packages(ctx context.Context, a arch.Arch, suite string, components []string, req deb.Request) (*tree.Tree, error) {
 	c, err := cache.Open("")
 	if err != nil {
 		return nil, err
@@ -100,7 +102,7 @@ func packages(ctx context.Context, a arch.Arch, components []string, req deb.Req
 	if err != nil {
 		return nil, err
 	}
-	archive := &deb.Archive{Mirror: mirror, Suite: hosttools.Suite, Components: components, Cache: c, Now: time.Now()}
+	archive := &deb.Archive{Mirror: mirror, Suite: suite, Components: components, Cache: c, Now: time.Now()}
 	lock, err := archive.Resolve(ctx, a.Debian, req)
 	if err != nil {
 		return nil, err
