@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -37,6 +38,14 @@ func TestJoinDryRun(t *testing.T) {
 	// A rehearsal does not wait for long, and the controller manager has just begun.
 	eventually(t, time.Minute, "the signature of cluster-info", func() (bool, error) {
 		return configMap(t, admin, "kube-public", "cluster-info").Data["jws-kubeconfig-"+c.Config.Plan.Tokens[0].ID] != "", nil
+	})
+	// What the controllers of a new cluster make by themselves is there before the first look.
+	eventually(t, time.Minute, "the controller manager's kube-root-ca.crt in kube-system", func() (bool, error) {
+		_, err := admin.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
 	})
 	for _, tc := range []struct {
 		name   string
