@@ -115,6 +115,7 @@ type network struct {
 	file      string // the cluster file
 	out       string // imagegen's output folder
 	artifacts string
+	turns     *qemu.Turns
 
 	// client goes through a port that leads to a control plane that answers.
 	client kubernetes.Interface
@@ -131,7 +132,7 @@ func bakeNetwork(t *testing.T, more string, names ...string) *network {
 // bakeNetworkOn is bakeNetwork with addresses of other families.
 func bakeNetworkOn(t *testing.T, on families, more string, names ...string) *network {
 	t.Helper()
-	c := &network{nodes: map[string]*node{}, artifacts: artifactsDir(t)}
+	c := &network{nodes: map[string]*node{}, artifacts: artifactsDir(t), turns: qemu.NewTurns()}
 	key, err := cluster.NewKey("kiln-boot-test")
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +260,7 @@ func (c *network) powerOn(t *testing.T, name string, again bool) {
 		// Not Fast: tests cut the power of these machines.
 		Disks:     append([]qemu.Disk{{Image: n.image, SizeBytes: diskBytes}}, n.disks...),
 		MemoryMiB: memory, CPUs: guestCPUs, Ethernet: &qemu.Ethernet{MAC: at.MAC, Cable: cable},
-		ExtraArgs: n.extraArgs,
+		Turns: c.turns, ExtraArgs: n.extraArgs,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -285,8 +286,8 @@ func (c *network) powerOn(t *testing.T, name string, again bool) {
 	t.Logf("%s started; console: %s", name, filepath.Join(m.Dir(), "console.log"))
 }
 
-// within returns a context that ends after d, stretched to the accelerator and the
-// number of machines, and as soon as one that runs now will not get any further.
+// within returns a context that ends after d, stretched to the accelerator and to the
+// turns that the machines take, and as soon as one that runs now will not get any further.
 func (c *network) within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	var running []*node
@@ -298,10 +299,7 @@ func (c *network) within(t *testing.T, d time.Duration) context.Context {
 	if len(running) == 0 {
 		t.Fatal("no machine runs")
 	}
-	d = running[0].machine.Scale(d)
-	if !running[0].accel.KVM {
-		d = d * time.Duration(len(running)+1) / 2 // they share the host's processors
-	}
+	d = c.turns.Scale(running[0].machine.Scale(d))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	t.Cleanup(func() { cancel(nil) })
 	timer := time.AfterFunc(d, func() { cancel(fmt.Errorf("%v have passed", d)) })

@@ -68,6 +68,10 @@ The built images are not changed: the machines write to overlays, which are thro
 away at the end. A QEMU that is too old or absent is replaced by Debian's, unpacked
 into the cache; KVM is used only if a probe guest runs with it.
 
+Emulated machines that have more CPUs than the host run in turns: the others stand
+still meanwhile, and their clocks with them, so that a cluster of any size boots,
+slowly.
+
 Each part of a node's boot and each phase of firstboot on it is shown as a step
 with its time.`,
 		Example: `  imagegen build cluster.yaml -o out/ && imagegen boot cluster.yaml -o out/
@@ -190,7 +194,7 @@ func (a *app) boot(ctx context.Context, cl *spec.Cluster, f bootFlags) (err erro
 	if err := writeKubeconfig(kubeconfig, secret.New(admin), network.API); err != nil {
 		return err
 	}
-	fleet := &fleet{report: report, network: network, kubeconfig: kubeconfig}
+	fleet := &fleet{report: report, network: network, kubeconfig: kubeconfig, turns: qemu.NewTurns()}
 	defer fleet.kill()
 	if err := fleet.start(ctx, a, dir, plan, nodes, emulators, f); err != nil {
 		return orInterrupted(ctx, err)

@@ -37,6 +37,7 @@ type fleet struct {
 	network    *clusternet.Network
 	kubeconfig string
 	machines   []*bootMachine
+	turns      *qemu.Turns
 }
 
 // bootMachine is a running node.
@@ -78,6 +79,7 @@ func (f *fleet) start(ctx context.Context, a *app, dir string, plan clusternet.P
 			Disks:        []qemu.Disk{{Image: filepath.Join(flags.out, build.ImageName(cmp.Or(n.Image, n.Name))), SizeBytes: int64(flags.disk.of(n.Name, 12)) << 30, Fast: true}},
 			SerialNumber: n.Serial,
 			Ethernet:     &qemu.Ethernet{MAC: at.MAC, Cable: cable},
+			Turns:        f.turns,
 		})
 		if err != nil {
 			return err
@@ -100,14 +102,12 @@ func (f *fleet) start(ctx context.Context, a *app, dir string, plan clusternet.P
 	return nil
 }
 
-// limit stretches a duration to the slowest machine. Emulated machines share the
-// host's processors: each makes the others slower.
+// limit stretches a duration to the slowest machine. Emulated machines run in turns:
+// each makes the others slower.
 func (f *fleet) limit(d time.Duration) time.Duration {
 	longest := d
 	for _, b := range f.machines {
-		if s := b.m.Scale(d); s > d {
-			longest = max(longest, s*time.Duration(len(f.machines)+1)/2)
-		}
+		longest = max(longest, f.turns.Scale(b.m.Scale(d)))
 	}
 	return longest
 }
@@ -157,6 +157,7 @@ func (f *fleet) waitReady(ctx context.Context, admin secret.Value) (cluster.Stat
 		return state, f.withOutput(err, broken)
 	}
 	for _, b := range f.machines {
+		b.watch.End()
 		b.lane.End(nil)
 	}
 	return state, nil

@@ -48,6 +48,7 @@ type bootWatch struct {
 	mu    sync.Mutex
 	next  int // of milestones
 	parts []part
+	ended bool // no part begins any more
 }
 
 type part struct {
@@ -104,8 +105,16 @@ func (w *bootWatch) Pending(missing string) bool {
 	return true
 }
 
+// End is told that the cluster is Ready. A node's firstboot may see that a moment later,
+// and what it prints then begins nothing.
+func (w *bootWatch) End() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+}
+
 func (w *bootWatch) begin(name string) {
-	if n := len(w.parts); n == 0 || w.parts[n-1].name != name {
+	if n := len(w.parts); !w.ended && (n == 0 || w.parts[n-1].name != name) {
 		w.parts = append(w.parts, part{name, w.now()})
 		w.steps.Step(name)
 	}

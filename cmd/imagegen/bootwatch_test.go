@@ -72,5 +72,9 @@ func TestBootWatch(t *testing.T) {
 		if last := times[len(times)-1]; last != (build.StepTime{Name: "power-on to Ready", Seconds: 560}) {
 			t.Errorf("last row %v", last)
 		}
+		w.End()
+		if _, err := w.Write([]byte("[ 561.0] firstboot[7]: [16/16] ready: done\n")); err != nil || len(h.steps) != len(wantSteps) {
+			t.Errorf("%v; after the end there are steps %q", err, h.steps[len(wantSteps):])
+		}
 	}
 }

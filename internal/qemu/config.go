@@ -38,6 +38,9 @@ type Config struct {
 	// shares. A machine has at most one of them.
 	Net      *Net
 	Ethernet *Ethernet
+	// Turns, if set, is what the machine shares the host's processors by with others,
+	// if it is emulated.
+	Turns *Turns
 	// Reuse starts from the overlays and firmware variables that an earlier
 	// machine left in Dir, as after a power cut. Without it they are made anew.
 	Reuse bool
@@ -176,6 +179,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.SerialNumber != "" && (c.Board != nil || c.Arch.Boot != arch.BootEFI) {
 		bad("serial number %s: only a machine with UEFI can be given one", c.SerialNumber)
 	}
+	if c.Accel.KVM {
+		c.Turns = nil
+	}
 	if c.Net != nil && c.Ethernet != nil {
 		bad("Net and Ethernet are both set; a machine has one network card")
 	}
@@ -262,8 +268,8 @@ func overlayName(i int) string { return "disk" + strconv.Itoa(i) + ".qcow2" }
 
 // args is QEMU's command line without its program. Firmware code and disk
 // overlays are given by path; fds 3, 4 and 5 are the control socket, the
-// console and the Ethernet cable.
-func (c Config) args(firmwareCode string) []string {
+// console and the Ethernet cable. rtc is the clock's option, "" for the host's time.
+func (c Config) args(firmwareCode, rtc string) []string {
 	if c.Board != nil {
 		return c.boardArgs()
 	}
@@ -285,6 +291,9 @@ func (c Config) args(firmwareCode string) []string {
 		a = append(a,
 			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escapeComma(firmwareCode),
 			"-drive", "if=pflash,unit=1,format=raw,file="+escapeComma(filepath.Join(c.Dir, varsFile)))
+	}
+	if rtc != "" {
+		a = append(a, "-rtc", rtc)
 	}
 	if c.SerialNumber != "" {
 		a = append(a, "-smbios", "type=1,serial="+escapeComma(c.SerialNumber))

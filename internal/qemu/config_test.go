@@ -78,7 +78,7 @@ func TestArgs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := strings.Join(c.args("/fw/code.fd"), " ")
+	got := strings.Join(c.args("/fw/code.fd", ""), " ")
 	for _, want := range []string{
 		"-nodefaults", "-no-user-config", "-display none", "-machine q35", "-accel tcg,thread=multi,tb-size=2048 -cpu max", "-m 512 -smp 3",
 		"if=pflash,unit=0,format=raw,readonly=on,file=/fw/code.fd", "if=pflash,unit=1,format=raw,file=/m,,1/firmware-vars.fd",
@@ -99,14 +99,14 @@ func TestArgs(t *testing.T) {
 		t.Errorf("extra arguments are not last: %s", got)
 	}
 	c.Accel.KVM = true
-	if kvm := c.args(""); !slices.Contains(kvm, "host") || strings.Contains(strings.Join(kvm, " "), "pflash") {
+	if kvm := c.args("", ""); !slices.Contains(kvm, "host") || strings.Contains(strings.Join(kvm, " "), "pflash") {
 		t.Errorf("KVM without firmware files: %v", kvm)
 	}
 }
 
 func TestEthernetArgs(t *testing.T) {
 	c := Config{Dir: "d", Ethernet: &Ethernet{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Cable: os.Stdin}}
-	all := strings.Join(c.args(""), " ")
+	all := strings.Join(c.args("", ""), " ")
 	for _, want := range []string{"-netdev stream,id=net0,server=off,addr.type=fd,addr.str=5", "virtio-net-pci,netdev=net0,romfile=,mac=02:00:00:00:00:07"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %q in %s", want, all)
@@ -218,7 +218,7 @@ func TestBoardArgs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := strings.Join(c.args(""), " ")
+	got := strings.Join(c.args("", ""), " ")
 	for _, want := range []string{
 		"-machine raspi3b", "-kernel u-boot.bin -dtb pi.dtb", "-serial null -serial chardev:console",
 		"-drive if=sd,format=qcow2,discard=unmap,cache=unsafe,file=/m/disk0.qcow2", "-device usb-net,netdev=net0",

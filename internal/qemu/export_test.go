@@ -15,3 +15,6 @@ const ProbeTime = probeTime
 func (m *Machine) QMP(ctx context.Context, command string, args any) error {
 	return m.qmp.Do(ctx, command, args, nil)
 }
+
+// NewTurnsOn is NewTurns on a host with so many processors.
+func NewTurnsOn(processors int) *Turns { return &Turns{processors: processors, slice: turnTime} }

@@ -94,7 +94,12 @@ func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 		_ = conLog.Close()
 		return nil, err
 	}
-	cmd, err := t.system(ctx, cfg.Arch, cfg.args(code))
+	var rtc string
+	var behind time.Duration
+	if cfg.Turns != nil {
+		rtc, behind = cfg.Turns.rtc()
+	}
+	cmd, err := t.system(ctx, cfg.Arch, cfg.args(code, rtc))
 	if err != nil {
 		return nil, errors.Join(err, conLog.Close(), errLog.Close())
 	}
@@ -158,6 +163,9 @@ func start(ctx context.Context, t *Tools, cfg Config) (*Machine, error) {
 			err = m.exitErr // says what QEMU disliked
 		}
 		return nil, err
+	}
+	if cfg.Turns != nil {
+		cfg.Turns.add(m, behind)
 	}
 	return m, nil
 }
