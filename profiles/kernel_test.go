@@ -2,6 +2,7 @@ package profiles
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,6 +42,53 @@ func TestModules(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestZram: the kernels of the profiles that swap to memory have what that takes. Those
+// profiles are the ones of small boards with a card.
+func TestZram(t *testing.T) {
+	var with []string
+	for _, name := range Names() {
+		p, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Zram == "" {
+			continue
+		}
+		with = append(with, name)
+		a, err := arch.Get(p.Arch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Kernel = p.Kernel
+		files := testtools.KernelOf(t, a, hosttools.Suite)
+		if !modules(t, files)["zram"] {
+			t.Errorf("%s: %s has no module zram", name, p.Kernel)
+		}
+		found := false
+		for _, f := range files.Paths() {
+			if !strings.HasPrefix(f, "boot/config-") {
+				continue
+			}
+			found = true
+			config, err := files.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, option := range []string{"SWAP", "ZSMALLOC", "ZRAM_BACKEND_" + strings.ToUpper(p.Zram)} {
+				if !strings.Contains(string(config), "\nCONFIG_"+option+"=y\n") {
+					t.Errorf("%s: %s is made without %s", name, f, option)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s: the package of %s has no configuration of it", name, p.Kernel)
+		}
+	}
+	if want := []string{"rpi-arm", "rpi-arm64"}; !slices.Equal(with, want) {
+		t.Errorf("swap in memory: %v, want %v", with, want)
 	}
 }
 

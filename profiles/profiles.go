@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -52,6 +53,9 @@ type Profile struct {
 	// WiFi says that its machines have a wireless interface, and that the packages have
 	// what it takes.
 	WiFi bool `json:"wifi"`
+	// Zram is how the swap space in memory that its machines have is compressed, one of
+	// ZramAlgorithms; "" says that they have none.
+	Zram string `json:"zram"`
 	// UnmanagedDrivers are drivers of network interfaces that are part of another one
 	// and get no address.
 	UnmanagedDrivers []string `json:"unmanagedDrivers"`
@@ -65,6 +69,9 @@ type Profile struct {
 
 // Cloud says whether machines of the platform have user data that Kiln reads.
 func (p Profile) Cloud() bool { return platform.Cloud(p.IgnitionPlatform) }
+
+// ZramAlgorithms are those that Debian's kernels compress memory with.
+var ZramAlgorithms = []string{"lz4", "lz4hc", "zstd", "deflate"}
 
 // Disk holds the sizes of the disk and its partitions, in MiB.
 type Disk struct {
@@ -195,6 +202,9 @@ func parse(name string, data []byte) (Profile, error) {
 		if !driver.MatchString(s) {
 			bad("unmanagedDrivers: %q is not the name of a driver", s)
 		}
+	}
+	if p.Zram != "" && !slices.Contains(ZramAlgorithms, p.Zram) {
+		bad("zram: %q is none of %s", p.Zram, strings.Join(ZramAlgorithms, ", "))
 	}
 	if p.IgnitionPlatform == "" {
 		bad("ignitionPlatform is empty")

@@ -56,6 +56,7 @@ func TestMistakes(t *testing.T) {
 		"small verity": {"verityMiB: 16", "verityMiB: 12", "hash tree"},
 		"suite":        {"formats: [raw]", "formats: [raw]\nsuite: 13", "release of Debian"},
 		"driver":       {"formats: [raw]", "formats: [raw]\nunmanagedDrivers: ['a b']", "name of a driver"},
+		"zram":         {"formats: [raw]", "formats: [raw]\nzram: gzip", "none of lz4, lz4hc, zstd, deflate"},
 		"no formats":   {"formats: [raw]", "formats: []", "formats is empty"},
 		"format":       {"formats: [raw]", "formats: [dmg]", "unknown image format"},
 		"commands":     {"formats: [raw]", "formats: [raw]\nupload: '{{.Colour}}'", "Colour"},

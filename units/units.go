@@ -1,7 +1,7 @@
 // Package units embeds what Kiln adds to Debian's files: units, presets, network,
-// repart and tmpfiles definitions. system/ is laid over the operating system,
-// initrd/ over the initramfs, cloud/ over that of clouds, and live/ over one
-// that a machine without a disk boots from. Words such as @ESP_UUID@ are replaced by the build.
+// repart and tmpfiles definitions. system/ is laid over the operating system, zram/
+// over that of machines that swap to memory, initrd/ over the initramfs, cloud/ over that
+// of clouds, and live/ over one that a machine without a disk boots from. Words such as @ESP_UUID@ are replaced by the build.
 package units
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/kiln-os/kiln/images/tree"
 )
 
-//go:embed all:system all:initrd all:cloud all:live
+//go:embed all:system all:zram all:initrd all:cloud all:live
 var files embed.FS
 
 // Vars are the words that the build replaces in the files.
@@ -27,6 +27,7 @@ type Vars struct {
 	StateSize          int64  // bytes that the state takes at least
 	DiskMiB            int    // the smallest disk
 	Platform           string // Ignition's platform id, such as qemu or metal
+	Zram               string // how the swap space in memory is compressed; "" makes none
 	Cloud              bool   // Kiln reads the platform's user data, and not Ignition
 }
 
@@ -70,7 +71,12 @@ var liveLinks = []link{
 }
 
 // System lays the operating system's files over t.
-func System(t *tree.Tree, v Vars) error { return overlay(t, "system", v, systemLinks) }
+func System(t *tree.Tree, v Vars) error {
+	if err := overlay(t, "system", v, systemLinks); err != nil || v.Zram == "" {
+		return err
+	}
+	return overlay(t, "zram", v, nil)
+}
 
 // Initrd lays the initramfs's files over t.
 func Initrd(t *tree.Tree, v Vars) error {
@@ -108,6 +114,7 @@ func overlay(t *tree.Tree, dir string, v Vars, links []link) error {
 		"@STATE_SIZE@", fmt.Sprint(v.StateSize),
 		"@DISK_MIB@", fmt.Sprint(v.DiskMiB),
 		"@PLATFORM@", v.Platform,
+		"@ZRAM@", v.Zram,
 		"@IGNITION_PLATFORM@", source,
 		"@IGNITION_FETCH@", fetch,
 	)

@@ -17,6 +17,11 @@ func vars() Vars {
 // overlays are all that a build lays over trees.
 var overlays = map[string]func(*tree.Tree) error{
 	"system": func(t *tree.Tree) error { return System(t, vars()) },
+	"zram": func(t *tree.Tree) error {
+		v := vars()
+		v.Zram = "lz4"
+		return System(t, v)
+	},
 	"initrd": func(t *tree.Tree) error { return Initrd(t, vars()) },
 	"cloud": func(t *tree.Tree) error {
 		v := vars()

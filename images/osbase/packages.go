@@ -30,6 +30,10 @@ var Packages = []string{
 	"less", "tzdata",
 }
 
+// ZramPackage makes the swap space of nodes that swap to memory, as its configuration says,
+// which is in units/zram.
+const ZramPackage = "systemd-zram-generator"
+
 // Excluded packages are never part of a node: nothing runs maintainer scripts,
 // builds an initramfs or installs packages there. A dependency on one counts as met.
 var Excluded = []string{

@@ -140,6 +140,9 @@ type Node struct {
 	// AdvertiseAddress is an IP literal; empty means the address of the default route.
 	AdvertiseAddress string            `json:"advertiseAddress,omitempty"`
 	Labels           map[string]string `json:"labels,omitempty"`
+	// Zram says that the machine swaps to a compressed part of its memory, and that its
+	// kubelet starts all the same.
+	Zram bool `json:"zram,omitempty"`
 	// Taints: nil means the default of the role, an empty list means none.
 	Taints []Taint `json:"taints"`
 

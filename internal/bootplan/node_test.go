@@ -16,13 +16,14 @@ func TestNodeSettings(t *testing.T) {
 		SkipPhases: []string{"preflight"}, Patches: []Patch{{File: "etcd.yaml", Data: "spec: {}\n"}},
 		Reset: &kubeadmapi.ResetConfiguration{Force: true, UnmountFlags: []string{"MNT_FORCE"}},
 	}
+	p.Node.Zram = true
 	p.Tokens[0].Description, p.Tokens[0].Usages, p.Tokens[0].Groups = "d", []string{"signing"}, []string{"system:bootstrappers:x"}
 	data, err := p.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := Parse(data)
-	if err != nil || !reflect.DeepEqual(got.Node.NodeSettings, p.Node.NodeSettings) {
+	if err != nil || !got.Node.Zram || !reflect.DeepEqual(got.Node.NodeSettings, p.Node.NodeSettings) {
 		t.Errorf("%+v, %v", got.Node, err)
 	}
 	if tok := got.Tokens[0]; tok.Description != "d" || tok.Usages[0] != "signing" || tok.Groups[0] != "system:bootstrappers:x" {

@@ -281,6 +281,9 @@ func request(a arch.Arch, p profiles.Profile, suite osbase.Suite) deb.Request {
 		Roots:   append(append([]string{p.Kernel}, suite.Roots()...), p.Packages...),
 		Exclude: suite.Exclude(), Prefer: osbase.Preferred,
 	}
+	if p.Zram != "" {
+		r.Roots = append(r.Roots, osbase.ZramPackage)
+	}
 	switch a.Boot {
 	case arch.BootEFI:
 		r.Roots = append(r.Roots, "systemd-boot-efi")

@@ -19,7 +19,7 @@ func varsOf(a arch.Arch, p profiles.Profile) units.Vars {
 	return units.Vars{
 		ESPUUID: id.ESP.String(), StateUUID: id.State.String(), RepartArch: a.RepartSuffix,
 		UsrSize: int64(p.Disk.Usr) * mib, VeritySize: int64(p.Disk.Verity) * mib,
-		StateSize: int64(state) * mib, DiskMiB: p.Disk.Minimum, Platform: p.IgnitionPlatform, Cloud: p.Cloud(),
+		StateSize: int64(state) * mib, DiskMiB: p.Disk.Minimum, Platform: p.IgnitionPlatform, Zram: p.Zram, Cloud: p.Cloud(),
 	}
 }
 

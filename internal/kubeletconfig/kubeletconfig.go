@@ -6,6 +6,7 @@ package kubeletconfig
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"sort"
@@ -71,8 +72,8 @@ func setDefault[T any](p **T, v T) {
 	}
 }
 
-// ForNode returns ForCluster with what only this node knows: its resolver file, its
-// patches and, after those, its container runtime's socket.
+// ForNode returns ForCluster with what only this node knows: its resolver file, that it
+// swaps, its patches and, after those, its container runtime's socket.
 func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error) {
 	kc, err := ForCluster(cfg)
 	if err != nil {
@@ -81,8 +82,17 @@ func ForNode(cfg nodeconfig.Config) (*kubeletv1beta1.KubeletConfiguration, error
 	if cfg.ResolvConf != "" && kc.ResolverConfig == nil {
 		kc.ResolverConfig = &cfg.ResolvConf
 	}
+	if cfg.Plan.Node.Zram {
+		setDefault(&kc.FailSwapOn, false)
+		// It is the kubelet's default; said, it stands where people look.
+		kc.MemorySwap.SwapBehavior = cmp.Or(kc.MemorySwap.SwapBehavior, "NoSwap")
+	}
 	if err := patches.Apply(cfg.Plan.Node.Patches, patches.KubeletConfiguration, kc); err != nil {
 		return nil, fmt.Errorf("kubelet configuration: %w", err)
+	}
+	if refuses := kc.FailSwapOn; cfg.Plan.Node.Zram && (refuses == nil || *refuses) {
+		return nil, errors.New("kubelet configuration: with failSwapOn: true the kubelet does not start here, as this machine swaps to a part of its memory (zram); " +
+			"want failSwapOn: false in the cluster's ConfigMap kube-system/kubelet-config, or in a patch " + patches.KubeletConfiguration + " of this node; or true in such a patch, with which it gets an image that does not swap")
 	}
 	kc.ContainerRuntimeEndpoint = CRISocket
 	return kc, nil
@@ -98,9 +108,15 @@ func Marshal(kc *kubeletv1beta1.KubeletConfiguration) ([]byte, error) {
 }
 
 // InstanceConfig renders /var/lib/kubelet/instance-config.yaml, where kubeadm
-// looks for the node's container runtime socket.
-func InstanceConfig() []byte {
-	return []byte("containerRuntimeEndpoint: " + strconv.Quote(CRISocket) + "\n")
+// looks for the node's container runtime socket. kubeadm upgrade makes config.yaml anew,
+// out of the cluster's configuration and this file: so what a node that swaps needs to
+// start is in it, too, and nothing else, as it precedes what the cluster says.
+func InstanceConfig(cfg nodeconfig.Config) []byte {
+	out := "containerRuntimeEndpoint: " + strconv.Quote(CRISocket) + "\n"
+	if cfg.Plan.Node.Zram {
+		out += "failSwapOn: false\n"
+	}
+	return []byte(out)
 }
 
 // Flags renders /var/lib/kubelet/kubeadm-flags.env: the flags that kubeadm gives

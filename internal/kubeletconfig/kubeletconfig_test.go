@@ -38,7 +38,7 @@ func TestGolden(t *testing.T) {
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
-	for name, got := range map[string][]byte{"config.yaml": file, "configmap.yaml": shared, "instance-config.yaml": InstanceConfig()} {
+	for name, got := range map[string][]byte{"config.yaml": file, "configmap.yaml": shared, "instance-config.yaml": InstanceConfig(config())} {
 		want, err := os.ReadFile("testdata/" + name)
 		if err != nil {
 			t.Fatal(err)

@@ -45,6 +45,9 @@ func contents(c *spec.Cluster, a *pki.Authority, n spec.Node, plan bootplan.Plan
 		file(bootplan.Path, 0o600, secret.New(planYAML)),
 		textFile("/etc/systemd/network/10-kiln.network", networkUnit(n, p.UnmanagedDrivers)),
 	}
+	if p.Zram != "" && !plan.Node.Zram {
+		out = append(out, textFile(zramConfig, "# No swap: the kubelet would not start (failSwapOn).\n"))
+	}
 	if n.Interface.WiFi {
 		wifi, err := wifiFiles(c.WiFi)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/kiln-os/kiln/internal/discoveryfile"
 	"github.com/kiln-os/kiln/internal/spec"
 	"github.com/kiln-os/kiln/pki"
+	"github.com/kiln-os/kiln/profiles"
 )
 
 // BootPlan makes the node's boot plan.
@@ -75,6 +76,15 @@ func PublicPlan(c *spec.Cluster, n spec.Node) (bootplan.Plan, error) {
 	}
 	if n.Pool() {
 		p.Node.Name, p.Node.FromTable = "", true
+	}
+	profile, err := profiles.Load(n.Profile)
+	if err != nil {
+		return bootplan.Plan{}, err
+	}
+	if profile.Zram != "" {
+		if p.Node.Zram, err = startsWithSwap(p); err != nil {
+			return bootplan.Plan{}, err
+		}
 	}
 	p.Node.NodeIPs = n.NodeIPs()
 	if addr := c.AdvertiseAddress(n); n.Role == spec.RoleControlPlane && addr.IsValid() {

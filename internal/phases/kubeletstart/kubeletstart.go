@@ -1,7 +1,7 @@
 // Package kubeletstart is the phase that configures the kubelet and starts it.
 //
 // INPUTS: cluster DNS and domain, the node's name, host name, labels and resolver
-// file; /etc/kubernetes/kubelet.conf.
+// file, whether it swaps; /etc/kubernetes/kubelet.conf.
 //
 // OUTPUTS: /var/lib/kubelet/{kubeadm-flags.env,instance-config.yaml,config.yaml}
 // (0644), in kubeadm's order; kubelet.service restarted.
@@ -42,7 +42,7 @@ func Run(ctx context.Context, cfg nodeconfig.Config, paths host.Paths, units hos
 		data []byte
 	}{
 		{"kubeadm-flags.env", flags},
-		{"instance-config.yaml", kubeletconfig.InstanceConfig()},
+		{"instance-config.yaml", kubeletconfig.InstanceConfig(cfg)},
 		{"config.yaml", config},
 	}
 	// A kubelet that finds no folder of manifests looks for it again only now and then.

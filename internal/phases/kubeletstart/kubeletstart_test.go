@@ -86,6 +86,24 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestZram: both files by which the kubelet and kubeadm go say that the node swaps.
+func TestZram(t *testing.T) {
+	p, cfg := host.Paths{Root: t.TempDir()}, config()
+	cfg.Plan.Node.Zram = true
+	if err := Run(context.Background(), cfg, p, &units{paths: p}, phase.NewPrinter(io.Discard)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"config.yaml", "instance-config.yaml"} {
+		if b, err := os.ReadFile(p.Kubelet(name)); err != nil || !strings.Contains(string(b), "\nfailSwapOn: false\n") {
+			t.Errorf("%s: %v\n%s", name, err, b)
+		}
+	}
+	cfg.Plan.Cluster.Kubelet = []byte(`{"failSwapOn": true}`)
+	if err := Run(context.Background(), cfg, p, &units{paths: p}, phase.NewPrinter(io.Discard)); !phase.IsPermanent(err) {
+		t.Errorf("a kubelet that cannot start is started: %v", err)
+	}
+}
+
 func TestKubeletThatDoesNotStart(t *testing.T) {
 	p := host.Paths{Root: t.TempDir()}
 	u := &units{paths: p, err: errors.New("the job ended as failed")}

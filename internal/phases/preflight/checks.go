@@ -174,22 +174,28 @@ func criConfig(ctx context.Context, m *Machine) error {
 	return err
 }
 
+// swap passes over the memory that the machine swaps to where the kubelet is configured
+// for it: see kubeletconfig.ForNode.
 func swap(_ context.Context, m *Machine) error {
-	f, err := os.Open(m.Paths.At("/proc/swaps"))
+	swaps, err := os.Open(m.Paths.At("/proc/swaps"))
 	if errors.Is(err, fs.ErrNotExist) { // a kernel without swap
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	lines := 0
+	defer swaps.Close()
+	s := bufio.NewScanner(swaps)
+	s.Scan() // the heading
+	var on []string
 	for s.Scan() {
-		lines++
+		f := strings.Fields(s.Text())
+		if len(f) > 0 && (!m.Config.Plan.Node.Zram || !strings.HasPrefix(f[0], "/dev/zram")) {
+			on = append(on, f[0])
+		}
 	}
-	if lines > 1 {
-		return errors.New("swap is on; the kubelet must be configured for it")
+	if len(on) > 0 {
+		return fmt.Errorf("swap is on (%s); the kubelet must be configured for it", strings.Join(on, ", "))
 	}
 	return s.Err()
 }

@@ -75,6 +75,17 @@ func TestTable(t *testing.T) {
 		{"swap", func(t *testing.T, m *Machine) {
 			write(t, m.Paths, "/proc/swaps", "Filename\n/dev/vda5 partition 1 0 -2\n")
 		}, nil, []string{"Swap"}},
+		{"swap in memory", func(t *testing.T, m *Machine) {
+			m.Config.Plan.Node.Zram = true
+			write(t, m.Paths, "/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n/dev/zram0                              partition\t475132\t\t0\t\t100\n")
+		}, nil, nil},
+		{"swap in memory that nobody has asked for", func(t *testing.T, m *Machine) {
+			write(t, m.Paths, "/proc/swaps", "Filename\n/dev/zram0 partition 1 0 100\n")
+		}, nil, []string{"Swap"}},
+		{"swap in memory and on a disk", func(t *testing.T, m *Machine) {
+			m.Config.Plan.Node.Zram = true
+			write(t, m.Paths, "/proc/swaps", "Filename\n/dev/zram0 partition 1 0 100\n/dev/sda1 partition 1 0 -2\n")
+		}, nil, []string{"Swap"}},
 		{"no tools", func(_ *testing.T, m *Machine) {
 			m.LookPath = func(string) (string, error) { return "", errors.New("not found") }
 		}, []string{"FileExisting-losetup", "FileExisting-mount", "FileExisting-cp"}, nil},
