@@ -23,8 +23,13 @@ import (
 // nodeImage makes the small disk image of a node, and its /usr.
 func nodeImage(t *testing.T) (image string, usr []byte) {
 	t.Helper()
+	return nodeImageFor(t, nodeimagetest.Profile)
+}
+
+func nodeImageFor(t *testing.T, profile string) (image string, usr []byte) {
+	t.Helper()
 	dir := t.TempDir()
-	if err := nodeimagetest.WriteBase(dir, 2); err != nil {
+	if err := nodeimagetest.WriteBaseFor(dir, profile, 2); err != nil {
 		t.Fatal(err)
 	}
 	base, err := nodeimage.LoadBase(dir)
@@ -32,7 +37,7 @@ func nodeImage(t *testing.T) (image string, usr []byte) {
 		t.Fatal(err)
 	}
 	image = filepath.Join(dir, "node.img")
-	id := nodeimage.Identity{Node: "node", Profile: nodeimagetest.Profile, Config: secret.New([]byte(`{"a": "config"}`))}
+	id := nodeimage.Identity{Node: "node", Profile: profile, Config: secret.New([]byte(`{"a": "config"}`))}
 	if _, err := base.Create(t.Context(), image, id, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -220,6 +225,7 @@ func TestLiveRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	power, _ := nodeImageFor(t, "qemu-ppc64le")
 	for _, name := range []string{"pxe", "iso"} {
 		f, err := format.Get(name)
 		if err != nil {
@@ -230,6 +236,7 @@ func TestLiveRefuses(t *testing.T) {
 			empty:                          "no GUID partition table",
 			other:                          "it has no partition kiln-esp",
 			booted:                         "has been booted",
+			power:                          "GRUB starts this image from a PReP partition, and without a disk Kiln starts nodes by UEFI only",
 		} {
 			dst := filepath.Join(dir, "out")
 			if err := f.Convert(t.Context(), dst, image, format.Options{Name: "a"}); err == nil || !strings.Contains(err.Error(), want) {
