@@ -232,6 +232,34 @@ func (c *network) startAgain(t *testing.T, name string) {
 	c.powerOn(t, name, true)
 }
 
+// losePower cuts a node's power, calls meanwhile, switches the node on again, and waits
+// until its kubelet has reported the boot and all its pods run.
+func (c *network) losePower(t *testing.T, name string, meanwhile func()) {
+	t.Helper()
+	const bootID = "cat /proc/sys/kernel/random/boot_id"
+	n := c.node(t, name)
+	before := n.sh(t, bootID)
+	state, err := cluster.Get(c.within(t, time.Minute), c.client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.kill(t, name)
+	meanwhile()
+	start := time.Now()
+	c.startAgain(t, name)
+	if err := n.ssh.Wait(c.within(t, 3*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	after := n.sh(t, bootID)
+	if after == before {
+		t.Errorf("%s has not booted again", name)
+	}
+	if _, err := cluster.WaitBooted(c.within(t, 5*time.Minute), c.client, progress(t, start), name, after, state); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s is back after %.0f s", name, time.Since(start).Seconds())
+}
+
 func (c *network) powerOn(t *testing.T, name string, again bool) {
 	t.Helper()
 	n := c.node(t, name)
