@@ -150,6 +150,9 @@ func startWriter(t *testing.T, c *network) *writer {
 			call, end := context.WithTimeout(ctx, time.Minute)
 			_, err := n.ssh.Run(call, fmt.Sprintf(`kubectl --kubeconfig %s --request-timeout=20s patch configmap %s --type=merge -p '{"data":{"count":"%d"}}'`, kubeconfig, writerName, next))
 			end()
+			if ctx.Err() != nil {
+				return // stopped in the middle of a call
+			}
 			w.note(next, err)
 			if err == nil {
 				next++
