@@ -17,8 +17,8 @@ import (
 // virtualIP is the address that the control planes of TestControlPlaneLost share.
 const virtualIP = "192.168.78.10"
 
-// slowEtcd are the settings that docs/guide.md has for slow machines: where four emulated
-// machines share few processors, heartbeats come late whenever one of them starts.
+// slowEtcd are the settings that docs/guide.md has for slow machines: emulated ones are,
+// and what one of them hears of another takes a turn besides.
 const slowEtcd = `---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration

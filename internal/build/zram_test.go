@@ -18,22 +18,14 @@ func TestZram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range profiles.Names() {
-		p, err := profiles.Load(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := arch.Get(p.Arch)
-		if err != nil {
-			t.Fatal(err)
-		}
+	eachProfile(t, func(p profiles.Profile, a arch.Arch) {
 		system := tree.New()
 		if err := units.System(system, varsOf(a, p)); err != nil {
 			t.Fatal(err)
 		}
 		want := p.Zram != ""
 		if slices.Contains(request(a, p, suite).Roots, osbase.ZramPackage) != want || (system.Get("usr/lib/systemd/zram-generator.conf") != nil) != want {
-			t.Errorf("%s: zram %q, packages %v", name, p.Zram, request(a, p, suite).Roots)
+			t.Errorf("%s: zram %q, packages %v", p.Name, p.Zram, request(a, p, suite).Roots)
 		}
-	}
+	})
 }

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -15,11 +16,11 @@ import (
 const turnTime = 50 * time.Millisecond
 
 // Turns lets emulated machines that have more CPUs than the host has processors run in
-// turns, each as if it were alone. Those whose turn it is not stand still, and their clocks with them, so
-// that all of them see computers that keep up, on a network whose answers take a
-// moment: an election timeout, a lease or a probe measures the machines and not the
-// host. Together they are as slow as the host is; their clocks go behind its clock,
-// all by the same, and a machine that is started later gets their time.
+// turns, each as if it were alone. Those whose turn it is not stand still, and their
+// clocks with them, so that all of them see computers that keep up, on a network whose
+// answers take a moment: an election timeout, a lease or a probe measures the machines
+// and not the host. Together they are as slow as the host is; their clocks go behind its
+// clock, all by the same, and a machine that is started later gets their time.
 //
 // Machines with KVM are left alone: the host's scheduler shares processors between
 // them well enough.
@@ -39,6 +40,7 @@ type member struct {
 	cpus    int
 	behind  time.Duration // how far its clock is behind the host's
 	stopped time.Time     // since when; zero if it runs
+	failed  bool          // it takes no more turns
 }
 
 // NewTurns is for machines that this host is to run together.
@@ -108,7 +110,7 @@ func (t *Turns) turn() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.latest() // what a machine that is gone was behind stays known
-	t.members = slices.DeleteFunc(t.members, func(m *member) bool { return m.m.hasExited() })
+	t.members = slices.DeleteFunc(t.members, func(m *member) bool { return m.failed || m.m.hasExited() })
 	if len(t.members) == 0 {
 		t.runs = false
 		return false
@@ -140,7 +142,7 @@ func choose(members []*member, processors int, now time.Time) map[*member]bool {
 		return m.behind + now.Sub(m.stopped)
 	}
 	order := slices.Clone(members)
-	slices.SortStableFunc(order, func(a, b *member) int { return int(late(b) - late(a)) })
+	slices.SortStableFunc(order, func(a, b *member) int { return cmp.Compare(late(b), late(a)) })
 	next := map[*member]bool{}
 	for _, m := range order {
 		if len(next) > 0 && m.cpus > processors {
@@ -152,13 +154,17 @@ func choose(members []*member, processors int, now time.Time) map[*member]bool {
 	return next
 }
 
-// do stops or continues the machine. One that does not obey has failed: it would stand
-// still for ever, or disturb the others.
+// do stops or continues the machine. One that does not obey has failed, unless it is just
+// about to exit: it would stand still for ever, or disturb the others.
 func (m *member) do(command string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := m.m.qmp.Do(ctx, command, nil, nil); err != nil {
-		if !m.m.hasExited() {
+		m.failed = true
+		select {
+		case <-m.m.qmp.done: // QEMU ends; why is told by what waits for it
+		case <-m.m.exited:
+		case <-time.After(time.Second):
 			m.m.failed(fmt.Errorf("machine %s: its turn: %w", m.m.cfg.Name, err))
 		}
 		return
