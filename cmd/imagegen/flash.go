@@ -168,7 +168,7 @@ func completeDisks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.
 	}
 	var free []cobra.Completion
 	for _, d := range disks {
-		if d.State() == "free" {
+		if d.Free() {
 			free = append(free, cobra.CompletionWithDesc(d.Path, d.Describe()))
 		}
 	}

@@ -67,7 +67,7 @@ be removed; its next boot is a first boot.`,
 			if len(args) > 0 {
 				file = args[0]
 			}
-			if device == "" && isDisk(s.Image) {
+			if device == "" && flash.IsDisk(s.Image) {
 				device, s.Image = s.Image, ""
 			}
 			switch {
@@ -165,12 +165,6 @@ func (a *app) openCard(ctx context.Context, o build.Options, s build.StampOption
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
-}
-
-// isDisk says whether a path names a disk, whose checks a file does not need.
-func isDisk(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode()&os.ModeDevice != 0
 }
 
 func bootedHint(err error) error {

@@ -126,7 +126,8 @@ func TestStampBrokenCards(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := card(t)
 			on := target(t, path)
-			c.disk.File = on.file
+			file := on.dev.(fileDevice).File
+			c.disk.File = file
 			on.dev = &c.disk
 			_, err := on.Stamp(t.Context(), identity("worker-8", ""), false)
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), path) {
@@ -136,11 +137,56 @@ func TestStampBrokenCards(t *testing.T) {
 				t.Errorf("the card is node %q", got)
 			}
 			// The same command again, on a card that works, finishes it.
-			on.dev = fileDevice{on.file}
+			on.dev = fileDevice{file}
 			if _, err := on.Stamp(t.Context(), identity("worker-8", ""), false); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestResetBrokenCards: a card that has been booted and is pulled out while its state is
+// removed says so, and the same command finishes it.
+func TestResetBrokenCards(t *testing.T) {
+	path := card(t)
+	state := nodeimage.IDsOf(nodeimagetest.Profile).State.String()
+	booted := func() {
+		t.Helper()
+		if out, err := testtools.Command(t, "sgdisk", "-e", "-n", "4:0:0", "-c", "4:kiln-state", "-u", "4:"+state, path).CombinedOutput(); err != nil {
+			t.Fatalf("sgdisk: %v\n%s", err, out)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	reset := func(d *broken) error {
+		d.File = f
+		_, err := (&Target{Disk: Disk{Path: path}, dev: d}).Stamp(t.Context(), identity("worker-8", ""), true)
+		return err
+	}
+	booted()
+	all := &broken{}
+	if err := reset(all); err != nil || all.writes < 5 {
+		t.Fatalf("%d writes, %v", all.writes, err)
+	}
+	// The last writes are those of the partition table.
+	for n := all.writes - 3; n <= all.writes; n++ {
+		booted()
+		if err := reset(&broken{failWrite: n}); err == nil || !strings.Contains(err.Error(), "was it pulled out") || !strings.HasPrefix(err.Error(), path) {
+			t.Errorf("write %d: %v", n, err)
+		}
+		if err := reset(&broken{}); err != nil {
+			t.Errorf("again after write %d: %v", n, err)
+		}
+		on := target(t, path)
+		if _, err := on.Holds("worker-8", nodeimagetest.Profile, false); err != nil {
+			t.Errorf("after write %d: %v", n, err)
+		}
+		if err := on.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
