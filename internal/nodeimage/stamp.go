@@ -124,7 +124,7 @@ func erase(f disk.File, from, to int64) error {
 		return err
 	}
 	// An *os.File, or what has one in it.
-	if file, ok := f.(interface{ Fd() uintptr }); !ok || !punch(file.Fd(), from, to) {
+	if file, ok := f.(interface{ Fd() uintptr }); !ok || !sparse.Punch(file.Fd(), from, to) {
 		zeros := make([]byte, mib)
 		for at := from; at < to; {
 			n, err := f.WriteAt(zeros[:min(int64(len(zeros)), to-at)], at)
