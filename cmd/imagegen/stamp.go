@@ -41,7 +41,8 @@ With --device it is written into the image on a disk or SD card, such as one tha
 imagegen flash wrote a base image to: a card becomes another node in a second. As
 flash does, it refuses the disk that this machine runs from and disks that are mounted
 or otherwise in use, asks before it writes, unless --yes is given, and reads back what
-it wrote. DISK may be a loop device, or a file in the place of a disk.
+it wrote. DISK may be a loop device, or a file in the place of a disk; on Windows it is
+\\.\PhysicalDriveN.
 
 A crash at any instant leaves the old identity or the new one whole; run the command
 again then.

@@ -121,7 +121,7 @@ func winVolumes() ([]winVolume, error) {
 		volumes = append(volumes, v)
 	}
 	if !known {
-		return nil, fmt.Errorf("Windows does not say which disk it runs from: its volume is %s", home)
+		return nil, fmt.Errorf("the disk that Windows runs from: its volume, %s, lies on no disk", home)
 	}
 	return volumes, nil
 }

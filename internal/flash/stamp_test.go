@@ -2,6 +2,7 @@ package flash
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -200,6 +201,63 @@ func TestStampTooLarge(t *testing.T) {
 	}
 	if got := nodeOn(t, path); got != "worker-7" {
 		t.Errorf("the card is node %q", got)
+	}
+}
+
+// TestStampUsedCard: somebody has put files on the boot partition, Windows first, which
+// leaves a folder wherever it has been. They stay, whether the stamp still fits or not.
+func TestStampUsedCard(t *testing.T) {
+	path := card(t)
+	boot := path + "@@1M" // where the boot partition begins
+	mtools := func(args ...string) string {
+		t.Helper()
+		out, err := testtools.Command(t, args[0], append([]string{"-i", boot}, args[1:]...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	file := func(size int) string {
+		name := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	mtools("mmd", "::/System Volume Information")
+	mtools("mcopy", file(12), "::/System Volume Information/WPSettings.dat")
+	mib := file(1 << 20)
+	n := 0
+	for ; n < 40; n++ {
+		out, err := testtools.Command(t, "mcopy", "-i", boot, mib, fmt.Sprintf("::/holiday%d.jpg", n)).CombinedOutput()
+		if err != nil {
+			if !strings.Contains(string(out), "Disk full") {
+				t.Fatalf("mcopy: %v\n%s", err, out)
+			}
+			break
+		}
+	}
+	if n == 0 || n == 40 {
+		t.Fatalf("room for %d MiB", n)
+	}
+	on := target(t, path)
+	_, err := on.Stamp(t.Context(), identity("worker-8", strings.Repeat(" ", 2<<20)), false)
+	if err == nil || !strings.Contains(err.Error(), path+": boot partition: too little space") {
+		t.Errorf("full: %v", err)
+	}
+	if got := nodeOn(t, path); got != "worker-7" {
+		t.Errorf("the card is node %q", got)
+	}
+	if _, err := on.Stamp(t.Context(), identity("worker-8", ""), false); err != nil {
+		t.Error(err)
+	}
+	if got := nodeOn(t, path); got != "worker-8" {
+		t.Errorf("the card is node %q", got)
+	}
+	for _, name := range []string{fmt.Sprintf("holiday%d.jpg", n-1), "System Volume Information"} {
+		if out := mtools("mdir", "-b", "::/"); !strings.Contains(out, name) {
+			t.Errorf("%s is gone:\n%s", name, out)
+		}
 	}
 }
 
