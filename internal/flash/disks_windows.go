@@ -146,6 +146,9 @@ func systemVolumes() (home, loader string, err error) {
 	}
 	home = windows.UTF16ToString(name[:])
 	key, err := registry.OpenKey(registry.LOCAL_MACHINE, `SYSTEM\Setup`, registry.QUERY_VALUE)
+	if errors.Is(err, registry.ErrNotExist) {
+		return home, "", nil
+	}
 	if err != nil {
 		return "", "", err
 	}
@@ -213,11 +216,12 @@ func volumeDisks(volume string) []uint32 {
 		if err != nil {
 			break
 		}
-		if disks, err := parseWinExtents(b); err == nil {
+		if disks, err := parseWinExtents(b); err == nil && len(disks) > 0 {
 			return disks
 		}
+		break
 	}
-	// Some media that can be taken out know only this question.
+	// Some media that can be taken out answer only this question, and so does Wine.
 	if b, err := control(h, ioctlStorageGetDeviceNumber, nil, 64); err == nil {
 		if number, ok, err := parseWinDeviceNumber(b); err == nil && ok {
 			return []uint32{number}

@@ -25,7 +25,7 @@ func sample(t *testing.T) string {
 	for i := range data {
 		data[i] = byte(rand.Uint32())
 	}
-	err = f.Truncate(100<<20 + 5)
+	err = Extend(f, 100<<20+5)
 	for _, at := range []int64{10 << 20, 50<<20 + 4096} {
 		_, e := f.WriteAt(data, at)
 		err = errors.Join(err, e)
