@@ -58,11 +58,11 @@ var dropped = []string{
 }
 
 // droppedPatterns are paths with names that depend on architecture or version, see
-// path.Match: exotic character sets, and what else comes with the libraries that
-// keepalived is linked with.
+// path.Match: exotic character sets, what else comes with the libraries that keepalived is
+// linked with, and the kernel, which is in the boot partition.
 var droppedPatterns = []string{
 	"usr/lib/*-linux-gnu*/gconv", "usr/lib/*-linux-gnu*/glib-2.0", "usr/lib/*-linux-gnu*/libsnmp.so.*",
-	"usr/lib/linux-image-*", "usr/lib/*-linux-gnu*/perl", "usr/bin/perl5*", "usr/bin/cpan5*",
+	"usr/lib/linux-image-*", "usr/lib/modules/*/vmlinuz", "usr/lib/*-linux-gnu*/perl", "usr/bin/perl5*", "usr/bin/cpan5*",
 }
 
 // droppedUnits would do nothing on a node but take time at its first boot: caches
