@@ -17,7 +17,7 @@ DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/nu
 WINDOWS := ./images/disk ./internal/diskspace ./internal/flash ./internal/nodeimage ./internal/sparse
 
 # The boot tests that are not in test-boot.
-LONG := TestArchitectures|TestFormats|TestPXE|TestISO|TestInstall|TestUserData|TestMachines|TestJoins|TestControlPlaneLost|TestAddressFamilies|TestMixedCluster|TestRaspberryPi
+LONG := TestArchitectures|TestFormats|TestPXE|TestISO|TestInstall|TestUserData|TestMachines|TestJoins|TestControlPlaneLost|TestAddressFamilies|TestMixedCluster|TestRaspberryPi|TestPowerVS
 
 .PHONY: help build bin-programs docs demo test test-unit test-race test-integration test-root test-faults test-boot test-all test-long bench lint clean
 .DEFAULT_GOAL := help

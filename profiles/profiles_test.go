@@ -131,6 +131,7 @@ func TestClouds(t *testing.T) {
 		"rpi-arm64":       {"raw.zst", "metal", "ttyS1", []string{"bcm2835", "sdhci_iproc", "mmc_block", "gpio_regulator", "usb_storage"}},
 		"openstack-amd64": {"qcow2-compressed", "openstack", "ttyS0", []string{"virtio_blk", "virtio_scsi", "virtio_net", "sr_mod"}},
 		"vmware-amd64":    {"ova", "vmware", "tty0", []string{"vmw_pvscsi", "sd_mod"}},
+		"powervs-ppc64le": {"powervs", "powervs", "hvc0", []string{"ibmvscsi", "ibmvfc", "sd_mod", "sr_mod", "ibmveth"}},
 		"aws-arm64":       {"vmdk", "aws", "ttyS0", []string{"nvme", "ena"}},
 		"azure-arm64":     {"vhd", "azure", "ttyAMA0", []string{"hv_storvsc", "hv_vmbus", "sd_mod", "hv_netvsc"}},
 		"gcp-arm64":       {"gce", "gcp", "ttyAMA0", []string{"virtio_scsi", "sd_mod", "nvme", "gve"}},

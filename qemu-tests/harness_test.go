@@ -97,6 +97,12 @@ func words(profile, more string) map[string]string {
 // Key.
 func bakeFile(t *testing.T, goarch string, clusterFile *template.Template, words map[string]string) *node {
 	t.Helper()
+	return bakeBy(t, run, goarch, clusterFile, words)
+}
+
+// bakeBy is bakeFile whose image is built by a function that runs imagegen.
+func bakeBy(t *testing.T, build func(t *testing.T, imagegen string, args ...string), goarch string, clusterFile *template.Template, words map[string]string) *node {
+	t.Helper()
 	n := &node{artifacts: artifactsDir(t), times: newTimeline()}
 	n.arch, n.tools = qemutest.Find(t, goarch)
 	var err error
@@ -115,7 +121,7 @@ func bakeFile(t *testing.T, goarch string, clusterFile *template.Template, words
 	}
 	imagegen := imagegenPath(t)
 	start := time.Now()
-	run(t, imagegen, "build", path, "-o", out)
+	build(t, imagegen, "build", path, "-o", out)
 	n.times.add("imagegen build", time.Since(start))
 
 	n.image, n.secrets = filepath.Join(out, nodeName+".img"), filepath.Join(out, "secrets")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kiln-os/kiln/images/deb"
 	"github.com/kiln-os/kiln/images/format"
 	"github.com/kiln-os/kiln/images/osbase"
 	"github.com/kiln-os/kiln/internal/build"
@@ -20,7 +21,7 @@ import (
 )
 
 func (a *app) buildCommand() *cobra.Command {
-	var out, suite string
+	var out, suite, archiveDate string
 	var formats []string
 	var locked, offline bool
 	c := &cobra.Command{
@@ -46,6 +47,7 @@ Kubernetes, which takes minutes.`,
   imagegen build cluster.yaml -o /srv/images --json       # for programs
   imagegen build cluster.yaml --quiet                     # for cron: only errors on standard error
   imagegen build cluster.yaml --format raw,qcow2          # instead of those of cluster file and profile
+  imagegen build cluster.yaml --archive-date 2026-11-01   # from a mirror that stands still since
   imagegen build cluster.yaml -o out --locked --offline   # the same packages again, without a network`,
 		Args:              exactArgs("FILE"),
 		ValidArgsFunction: clusterFile,
@@ -56,6 +58,11 @@ Kubernetes, which takes minutes.`,
 			if suite != "" {
 				if _, err := osbase.GetSuite(suite); err != nil {
 					return usageError{err}
+				}
+			}
+			if archiveDate != "" {
+				if _, err := deb.ParseDay(archiveDate); err != nil {
+					return usageError{fmt.Errorf("--archive-date: %w", err)}
 				}
 			}
 			cluster, manifest, err := a.load(args[0])
@@ -69,7 +76,7 @@ Kubernetes, which takes minutes.`,
 			progress := a.reporter()
 			store.Log = progress.Log
 			result, err := build.Run(cmd.Context(), build.Options{
-				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Suite: suite, Source: a.payloadDir, Cache: store,
+				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Suite: suite, ArchiveDate: archiveDate, Source: a.payloadDir, Cache: store,
 				Release: version.Version, Formats: formats, Locked: locked, Offline: offline, Now: time.Now(), Progress: progress,
 			})
 			err = orInterrupted(cmd.Context(), err)
@@ -87,6 +94,7 @@ Kubernetes, which takes minutes.`,
 	a.formatFlag(c, &formats)
 	c.Flags().StringVar(&suite, "suite", "", "release of Debian for all nodes (default: that of the cluster file, the profile, or "+osbase.DefaultSuite+")")
 	completeWords(c, "suite", osbase.Suites()...)
+	c.Flags().StringVar(&archiveDate, "archive-date", "", "day such as 2026-11-01 as of which the archive must be valid, for a mirror that stands still (default: that of the cluster file, or now)")
 	c.Flags().BoolVar(&locked, "locked", false, "take the packages of the output folder's kiln.lock.yaml; resolve nothing anew")
 	c.Flags().BoolVar(&offline, "offline", false, "take everything from the caches; fetch nothing")
 	a.jsonFlag(c)

@@ -183,7 +183,11 @@ func printSystem(row func(...string), s inspect.System) {
 	row("Kiln", s.Kiln)
 	row("OS", s.OS)
 	if s.Debian != nil {
-		row("packages", fmt.Sprintf("%d of Debian %s as of %s (--json lists them)", len(s.Debian.Packages), s.Debian.Suite, s.Debian.Date.Format(time.DateOnly)))
+		judged := ""
+		if s.Debian.AsOf != "" {
+			judged = ", judged as of " + s.Debian.AsOf
+		}
+		row("packages", fmt.Sprintf("%d of Debian %s as of %s%s (--json lists them)", len(s.Debian.Packages), s.Debian.Suite, s.Debian.Date.Format(time.DateOnly), judged))
 	}
 	row("kernel", s.Kernel)
 	kubernetes := s.Kubernetes

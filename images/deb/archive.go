@@ -33,6 +33,11 @@ type Archive struct {
 	Keyring []byte
 	// Now judges signatures and Valid-Until.
 	Now time.Time
+	// AsOf, if set, is the day (its midnight in UTC) as of whose end Valid-Until is judged
+	// instead: for a mirror that stands still, or the archive of a day that is past.
+	// Signatures and keys are judged by Now all the same, and a suite that is newer than
+	// the day is refused.
+	AsOf time.Time
 	// Offline takes the InRelease that was verified last instead of the mirror's, and
 	// verifies it again.
 	Offline bool
@@ -76,7 +81,7 @@ func (a *Archive) release(ctx context.Context) (*Release, error) {
 	if keys == nil {
 		keys = keyring
 	}
-	rel, err := verifyRelease(b, keys, a.Now)
+	rel, err := verifyRelease(b, keys, a.Now, a.AsOf)
 	if err != nil && a.Offline {
 		err = fmt.Errorf("the copy in the cache, %s: %w; build once without --offline", kept, err)
 	}
@@ -109,7 +114,7 @@ func (a *Archive) Packages(ctx context.Context, rel *Release, arch string) (*Ind
 		file, err := a.fetch(ctx, want.sum, want.size, dir+path.Dir(name)+"/by-hash/SHA256/"+want.sum, dir+name)
 		if err != nil {
 			if errors.As(err, new(*cache.MismatchError)) || errors.As(err, new(*NotFoundError)) {
-				err = &StaleError{fmt.Errorf("the mirror's %s is not the one that its signed InRelease names: %w", name, err)}
+				err = &StaleError{err: fmt.Errorf("the mirror's %s is not the one that its signed InRelease names: %w", name, err)}
 			}
 			return nil, fmt.Errorf("suite %s of %s, architecture %s: %w", a.Suite, rel.Date.Format(time.RFC3339), arch, err)
 		}

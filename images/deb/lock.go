@@ -23,13 +23,15 @@ import (
 
 // Lock is what a resolution found, so that a later build takes the same packages.
 type Lock struct {
-	Suite      string          `json:"suite"`
-	Arch       string          `json:"arch"` // Debian's name
-	Components []string        `json:"components"`
-	Date       time.Time       `json:"date"`      // of the suite's InRelease
-	InRelease  string          `json:"inRelease"` // its SHA-256
-	Request    string          `json:"request"`   // digest of what was resolved, see Request.Digest
-	Packages   []LockedPackage `json:"packages"`
+	Suite      string    `json:"suite"`
+	Arch       string    `json:"arch"` // Debian's name
+	Components []string  `json:"components"`
+	Date       time.Time `json:"date"`      // of the suite's InRelease
+	InRelease  string    `json:"inRelease"` // its SHA-256
+	// AsOf is the day as of which it was judged, if one was named, see Archive.AsOf.
+	AsOf     string          `json:"asOf,omitempty"`
+	Request  string          `json:"request"` // digest of what was resolved, see Request.Digest
+	Packages []LockedPackage `json:"packages"`
 }
 
 // LockedPackage is one package of a Lock.
@@ -99,7 +101,11 @@ func (a *Archive) Resolve(ctx context.Context, arch string, req Request) (*Lock,
 	if err != nil {
 		return nil, err
 	}
-	return ReadLock(filepath.Join(dir, resolutionFile))
+	l, err := ReadLock(filepath.Join(dir, resolutionFile))
+	if err == nil && !a.AsOf.IsZero() {
+		l.AsOf = a.AsOf.Format(time.DateOnly)
+	}
+	return l, err
 }
 
 const resolutionFile = "lock.yaml"

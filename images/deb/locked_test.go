@@ -1,9 +1,12 @@
 package deb
 
 import (
+	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kiln-os/kiln/images/deb/debtest"
 )
@@ -49,6 +52,39 @@ func TestLocked(t *testing.T) {
 	} {
 		if _, err := a.Locked(path, c.arch, c.req); err == nil || !strings.Contains(err.Error(), "another list of packages") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestArchiveOfADay: a lock says as of which day its archive was judged, also when what
+// it resolves to was in the cache, and the packages are those of any other day.
+func TestArchiveOfADay(t *testing.T) {
+	d := debtest.New(t)
+	d.Publish("trixie", "amd64", []string{"Valid-Until: " + debtest.Date.AddDate(0, 0, 7).Format(time.RFC1123)}, hello()...)
+	a := open(t, d)
+	req := Request{Roots: []string{"hello"}}
+	now, err := a.Resolve(ctx, "amd64", req)
+	if err != nil || now.AsOf != "" {
+		t.Fatalf("%+v, %v", now, err)
+	}
+	a.Now = a.Now.AddDate(1, 0, 0)
+	var stale *StaleError
+	if _, err := a.Resolve(ctx, "amd64", req); !errors.As(err, &stale) || !stale.ValidUntil.Equal(debtest.Date.AddDate(0, 0, 7)) {
+		t.Fatalf("a year later: %v", err)
+	}
+	a.AsOf = debtest.Date.Truncate(24 * time.Hour)
+	for _, offline := range []bool{false, true} {
+		a.Offline = offline
+		l, err := a.Resolve(ctx, "amd64", req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.AsOf != "2026-05-01" || l.InRelease != now.InRelease || !slices.Equal(l.Packages, now.Packages) {
+			t.Errorf("offline %t: lock %+v", offline, l)
+		}
+		b, err := l.Marshal()
+		if err != nil || !strings.Contains(string(b), "\nasOf: \"2026-05-01\"\n") {
+			t.Errorf("%s, %v", b, err)
 		}
 	}
 }

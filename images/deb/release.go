@@ -31,13 +31,18 @@ type fileSum struct {
 
 // StaleError says that a mirror's copy of a suite is out of date, or not of one date. What
 // is signed does not vouch for it, so it is not used.
-type StaleError struct{ err error }
+type StaleError struct {
+	err error
+	// ValidUntil is when the copy was valid for the last time, if that is what is wrong.
+	ValidUntil time.Time
+}
 
 func (e *StaleError) Error() string { return e.err.Error() }
 func (e *StaleError) Unwrap() error { return e.err }
 
-// verifyRelease checks the signature of an InRelease file and reads what is signed.
-func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
+// verifyRelease checks the signature of an InRelease file and reads what is signed. A
+// date that is set is the day as of which it must be valid, see Archive.AsOf.
+func verifyRelease(b, keys []byte, now, date time.Time) (*Release, error) {
 	ring, err := openpgp.ReadKeyRing(bytes.NewReader(keys))
 	if err != nil {
 		return nil, fmt.Errorf("archive keyring: %w", err)
@@ -58,7 +63,7 @@ func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the signature is not one of Debian's archive keys over this text: %w", err)
 	}
-	rel, err := parseRelease(string(block.Plaintext), now)
+	rel, err := parseRelease(string(block.Plaintext), now, date)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +76,7 @@ func verifyRelease(b, keys []byte, now time.Time) (*Release, error) {
 const clockSlack = time.Hour
 
 // parseRelease reads the fields of a Release file that are needed here.
-func parseRelease(text string, now time.Time) (*Release, error) {
+func parseRelease(text string, now, date time.Time) (*Release, error) {
 	rel := &Release{files: map[string]fileSum{}}
 	var until time.Time
 	var err error
@@ -115,11 +120,42 @@ func parseRelease(text string, now time.Time) (*Release, error) {
 	if rel.Date.After(now.Add(clockSlack)) {
 		return nil, fmt.Errorf("dated %s, which is in the future: this machine's clock is wrong (%s)", rel.Date.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
+	if !date.IsZero() {
+		if err := checkAsOf(rel.Date, until, date, now); err != nil {
+			return nil, err
+		}
+		return rel, nil
+	}
 	if !until.IsZero() && now.After(until) {
 		return nil, &StaleError{fmt.Errorf("dated %s, it was valid until %s: the mirror is out of date, or this machine's clock is wrong (%s)",
-			rel.Date.Format(time.RFC3339), until.Format(time.RFC3339), now.UTC().Format(time.RFC3339))}
+			rel.Date.Format(time.RFC3339), until.Format(time.RFC3339), now.UTC().Format(time.RFC3339)), until}
 	}
 	return rel, nil
+}
+
+// checkAsOf judges a Release file as of a day, which is over then.
+func checkAsOf(made, until, day, now time.Time) error {
+	end := day.AddDate(0, 0, 1).Add(-time.Second)
+	switch name := day.Format(time.DateOnly); {
+	case day.After(now):
+		return fmt.Errorf("it is to be judged as of %s, which is in the future (it is %s): want today or a day before", name, now.UTC().Format(time.DateOnly))
+	case made.After(end):
+		return fmt.Errorf("dated %s, it is newer than %s, the day as of which it is to be judged: this mirror has not stood still since; want a later day, or a mirror with the archive of that one",
+			made.Format(time.RFC3339), name)
+	case !until.IsZero() && end.After(until):
+		return &StaleError{fmt.Errorf("dated %s, it was valid until %s, which is before the end of %s, the day as of which it is to be judged",
+			made.Format(time.RFC3339), until.Format(time.RFC3339), name), until}
+	}
+	return nil
+}
+
+// ParseDay reads a day, such as 2026-11-01, for Archive.AsOf.
+func ParseDay(s string) (time.Time, error) {
+	t, err := time.Parse(time.DateOnly, s)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q is no day; want one such as 2026-11-01", s)
+	}
+	return t, nil
 }
 
 func parseDate(s string) (time.Time, error) {

@@ -21,6 +21,7 @@ func TestReleaseIsVerified(t *testing.T) {
 		file []byte
 		keys []byte
 		now  time.Time
+		asOf string // Archive.AsOf
 		want string // in the error, or "" for none
 	}{
 		{name: "good", file: good},
@@ -35,6 +36,14 @@ func TestReleaseIsVerified(t *testing.T) {
 		{name: "Debian's keys", file: good, keys: keyring, want: "archive keys"},
 		{name: "no keyring", file: good, keys: []byte("x"), want: "archive keyring"},
 		{name: "expired", file: good, now: debtest.Date.AddDate(0, 0, 8), want: "valid until 2026-05-08"},
+		{name: "expired, but valid on the day", file: good, now: debtest.Date.AddDate(0, 6, 0), asOf: "2026-05-07"},
+		{name: "the day of its own date", file: good, now: debtest.Date.AddDate(0, 6, 0), asOf: "2026-05-01"},
+		{name: "today", file: good, asOf: "2026-05-01"},
+		{name: "not valid at the end of the day", file: good, now: debtest.Date.AddDate(0, 6, 0), asOf: "2026-05-08", want: "valid until 2026-05-08T12:00:00Z, which is before the end of 2026-05-08, the day as of which it is to be judged"},
+		{name: "a day before its own date", file: good, now: debtest.Date.AddDate(0, 6, 0), asOf: "2026-04-30", want: "dated 2026-05-01T12:00:00Z, it is newer than 2026-04-30, the day as of which it is to be judged"},
+		{name: "a day in the future", file: good, asOf: "2026-05-02", want: "as of 2026-05-02, which is in the future (it is 2026-05-01)"},
+		{name: "a day does not help a wrong clock", file: good, now: debtest.Date.AddDate(0, 0, -1), asOf: "2026-04-29", want: "this machine's clock says"},
+		{name: "nor another archive's key", file: good, keys: debtest.New(t).Keyring, asOf: "2026-05-01", want: "archive keys"},
 		{name: "a clock before the signature", file: good, now: debtest.Date.AddDate(0, 0, -1), want: "is not valid at 2026-04-30T12:00:00Z, which is what this machine's clock says"},
 		{name: "dated in the future", file: d.Sign("Codename: trixie\nDate: " + now.AddDate(0, 0, 1).Format(time.RFC1123) + "\nSHA256:\n " + strings.Repeat("0", 64) + " 1 x\n"), want: "in the future: this machine's clock is wrong"},
 		{name: "signed without digests", file: d.Sign("Suite: stable\nCodename: trixie\nDate: " + debtest.Date.Format(time.RFC1123) + "\n"), want: "no SHA256 list"},
@@ -48,7 +57,14 @@ func TestReleaseIsVerified(t *testing.T) {
 		if c.now.IsZero() {
 			c.now = now
 		}
-		rel, err := verifyRelease(c.file, c.keys, c.now)
+		var asOf time.Time
+		if c.asOf != "" {
+			var err error
+			if asOf, err = ParseDay(c.asOf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rel, err := verifyRelease(c.file, c.keys, c.now, asOf)
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", c.name, err)
@@ -56,6 +72,14 @@ func TestReleaseIsVerified(t *testing.T) {
 			t.Errorf("%s: read %+v", c.name, rel)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestParseDay(t *testing.T) {
+	for s, want := range map[string]time.Time{"2026-11-01": time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), "2026-11-31": {}, "20261101": {}, "2026-11-01T00:00:00Z": {}, "yesterday": {}} {
+		if got, err := ParseDay(s); !got.Equal(want) || (err != nil) != want.IsZero() || err != nil && !strings.Contains(err.Error(), "want one such as 2026-11-01") {
+			t.Errorf("%s: %v, %v", s, got, err)
 		}
 	}
 }
@@ -107,7 +131,7 @@ func FuzzParseRelease(f *testing.F) {
 	f.Add("SHA256:\n 00 -1 x\n")
 	f.Add("Date: x\nValid-Until: y\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		rel, err := parseRelease(text, debtest.Date)
+		rel, err := parseRelease(text, debtest.Date, time.Time{})
 		if (rel == nil) == (err == nil) {
 			t.Fatalf("%+v, %v", rel, err)
 		}
@@ -127,12 +151,12 @@ func FuzzVerifyRelease(f *testing.F) {
 	good := d.File("dists/trixie/InRelease")
 	f.Add(good)
 	f.Add([]byte("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n-----BEGIN PGP SIGNATURE-----\n"))
-	want, err := verifyRelease(good, d.Keyring, debtest.Date)
+	want, err := verifyRelease(good, d.Keyring, debtest.Date, time.Time{})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		rel, err := verifyRelease(b, d.Keyring, debtest.Date)
+		rel, err := verifyRelease(b, d.Keyring, debtest.Date, time.Time{})
 		if err == nil && (len(rel.files) != len(want.files) || !rel.Date.Equal(want.Date)) {
 			t.Errorf("verified, but not what was signed: %+v", rel)
 		}

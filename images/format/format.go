@@ -41,6 +41,7 @@ var formats = []Format{
 	{"vhd", ".vhd", "fixed VHD, whole MiB: Azure", writeVHD},
 	{"vmdk", ".vmdk", "streamOptimized VMDK: VMware, import into other clouds", writeVMDK},
 	{"ova", ".ova", "machine description and VMDK: VMware", writeOVA},
+	{"powervs", ".ova.gz", "machine description and raw disk, packed: IBM Power Virtual Server", writePowerVS},
 	{"gce", ".tar.gz", "disk.raw in a sparse tar, whole GiB: Google Cloud", writeGCE},
 	{"pxe", ".pxe.tar", "kernel, initramfs with everything in it, iPXE script: boots without a disk, or installs to one", writePXE},
 	{"iso", ".iso", "the same on a CD or USB stick", writeISO},

@@ -276,6 +276,55 @@ func TestOVA(t *testing.T) {
 	}
 }
 
+// TestPowerVS: the layout of PowerVC's exports, whose disk has whole GiB.
+func TestPowerVS(t *testing.T) {
+	holes, _ := sample(t)
+	dst := convert(t, get(t, "powervs"), holes)
+	tool(t, "gzip", "-t", dst)
+	dir := t.TempDir()
+	unpacked := filepath.Join(dir, "node.ova")
+	content, err := testtools.Command(t, "gzip", "-dc", dst).Output()
+	if err == nil {
+		err = os.WriteFile(unpacked, content, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := strings.Fields(string(tool(t, "tar", "-tf", unpacked))); fmt.Sprint(names) != "[node.ovf node.meta disk.raw]" {
+		t.Errorf("members %v", names)
+	}
+	tool(t, "tar", "-xf", unpacked, "-C", dir)
+	disk := filepath.Join(dir, "disk.raw")
+	if st, err := os.Stat(disk); err != nil || st.Size() != 1<<30 {
+		t.Fatalf("disk.raw: %v, %v", st, err)
+	}
+	sameDisk(t, open(t, disk), holes)
+	if meta, err := os.ReadFile(filepath.Join(dir, "node.meta")); err != nil || string(meta) != "os-type = rhel\narchitecture = ppc64le\nvol1-file = disk.raw\nvol1-type = boot\n" {
+		t.Errorf("summary %q, %v", meta, err)
+	}
+	description, err := os.ReadFile(filepath.Join(dir, "node.ovf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o struct {
+		File struct {
+			Name string `xml:"href,attr"`
+			Size int64  `xml:"size,attr"`
+		} `xml:"References>File"`
+		Disk struct {
+			Capacity int64 `xml:"capacity,attr"`
+		} `xml:"DiskSection>Disk"`
+		Architecture string `xml:"VirtualSystemCollection>VirtualSystem>OperatingSystemSection>architecture"`
+		Boot         string `xml:"VirtualSystemCollection>VirtualSystem>VirtualHardwareSection>Item>boot"`
+	}
+	if err := xml.Unmarshal(description, &o); err != nil {
+		t.Fatal(err)
+	}
+	if o.File.Name != "disk.raw" || o.File.Size != 1<<30 || o.Disk.Capacity != 20<<30 || o.Architecture != "ppc64le" || o.Boot != "True" {
+		t.Errorf("%+v", o)
+	}
+}
+
 // TestGolden: the same disk gives the same bytes, on every host, with holes and
 // without, on one processor and on many.
 func TestGolden(t *testing.T) {
@@ -289,6 +338,7 @@ func TestGolden(t *testing.T) {
 		"vhd":              "6f89c00568568729160216fd2759ae4cc3e175d9982058cf3820213a72dba33e",
 		"vmdk":             "81389307bf601c5635e82dc3e7ec8206551e3b2826d53b10a7ab9165c3376837",
 		"ova":              "12b2da3f82c4c1ab36a05a1c6142fcd6f916334decc5c45176700c7aaca2bb95",
+		"powervs":          "8ba9e1be7078079d7800047bf964d5321b91c510bb9c9a4916167b85dddf2996",
 		"gce":              "4ea381cfc1581dfa3854e55d4c66afd201064ba216760988c861b6ccb1296f19",
 	} {
 		if got := digest(t, convert(t, get(t, name), holes)); got != want {
@@ -328,7 +378,7 @@ func TestEmptyDisk(t *testing.T) {
 		dst := convert(t, get(t, name), src)
 		tool(t, "qemu-img", "compare", "-f", "raw", "-F", driver, src, dst)
 	}
-	for name, program := range map[string]string{"raw.zst": "zstd", "raw.xz": "xz", "gce": "gzip"} {
+	for name, program := range map[string]string{"raw.zst": "zstd", "raw.xz": "xz", "gce": "gzip", "powervs": "gzip"} {
 		tool(t, program, "-t", convert(t, get(t, name), src))
 	}
 }
@@ -357,7 +407,7 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%s to %s: error %v, want %q", c.src, c.dst, err, c.want)
 		}
 	}
-	for name, kind := range map[string]string{"raw.zst": Zstd, "raw.xz": XZ, "qcow2": Qcow2, "qcow2-compressed": Qcow2, "vhd": VHD, "vmdk": VMDK, "ova": Tar, "gce": Gzip} {
+	for name, kind := range map[string]string{"raw.zst": Zstd, "raw.xz": XZ, "qcow2": Qcow2, "qcow2-compressed": Qcow2, "vhd": VHD, "vmdk": VMDK, "ova": Tar, "powervs": Gzip, "gce": Gzip} {
 		var notRaw *NotRawError
 		err := qcow2.Convert(t.Context(), dst, convert(t, get(t, name), holes), Options{Name: "a"})
 		if !errors.As(err, &notRaw) || notRaw.Kind != kind {
@@ -399,7 +449,7 @@ func TestInterrupt(t *testing.T) {
 
 func TestForFile(t *testing.T) {
 	for path, want := range map[string]string{
-		"a.img": "raw", "a.raw": "raw", "a.img.zst": "raw.zst", "a.img.xz": "raw.xz", "b/a.qcow2": "qcow2", "a.vhd": "vhd", "a.vmdk": "vmdk", "a.ova": "ova", "a.tar.gz": "gce", "a.iso": "iso", "a.pxe.tar": "pxe",
+		"a.img": "raw", "a.raw": "raw", "a.img.zst": "raw.zst", "a.img.xz": "raw.xz", "b/a.qcow2": "qcow2", "a.vhd": "vhd", "a.vmdk": "vmdk", "a.ova": "ova", "a.ova.gz": "powervs", "a.tar.gz": "gce", "a.iso": "iso", "a.pxe.tar": "pxe",
 	} {
 		if f, err := ForFile(path); err != nil || f.Name != want {
 			t.Errorf("%s: %s, %v", path, f.Name, err)

@@ -6,7 +6,7 @@ var programs = []string{
 	"usr/lib/systemd/systemd", "usr/lib/systemd/systemd-executor", "usr/bin/udevadm", "usr/lib/systemd/systemd-udevd",
 	"usr/lib/systemd/systemd-journald", "usr/lib/systemd/systemd-modules-load", "usr/lib/systemd/systemd-shutdown",
 	"usr/lib/systemd/systemd-sulogin-shell", "usr/lib/systemd/systemd-reply-password", "usr/bin/systemctl",
-	"usr/bin/journalctl", "usr/bin/systemd-tmpfiles", "usr/lib/systemd/systemd-cgroups-agent",
+	"usr/bin/journalctl", "usr/bin/systemd-tmpfiles",
 	// Partitions, verity, file systems.
 	"usr/bin/systemd-repart", "usr/lib/systemd/systemd-veritysetup", "usr/lib/systemd/systemd-makefs",
 	"usr/lib/systemd/systemd-growfs", "usr/lib/systemd/systemd-fsck", "usr/lib/systemd/systemd-sysroot-fstab-check",
@@ -27,8 +27,12 @@ var programs = []string{
 }
 
 // libraries are opened by name at run time, so nothing in the programs' dynamic
-// sections leads to them: verity, kernel modules in xz, block device probing.
-var libraries = []string{"libcryptsetup.so.12", "libkmod.so.2", "liblzma.so.5", "libzstd.so.1", "libnss_files.so.2"}
+// sections leads to them: verity, kernel modules in xz, block device probing. Partition
+// tables and filters of system calls are among them since systemd 262.
+var libraries = []string{
+	"libcryptsetup.so.12", "libkmod.so.2", "liblzma.so.5", "libzstd.so.1", "libnss_files.so.2",
+	"libfdisk.so.1", "libseccomp.so.2", "libmount.so.1", "libblkid.so.1", "libacl.so.1",
+}
 
 // unitNames are the units of Debian's systemd that an initramfs needs.
 var unitNames = []string{

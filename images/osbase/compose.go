@@ -88,6 +88,17 @@ func keepKernelConfig(t *tree.Tree) {
 	}
 }
 
+// KernelImage returns the kernel of a release, whose file below /boot begins with name:
+// Debian has it there, and since version 7 beside its modules, from where its scripts copy it.
+func KernelImage(t *tree.Tree, name, version string) ([]byte, error) {
+	for _, p := range []string{"boot/" + name + "-" + version, "usr/lib/modules/" + version + "/vmlinuz"} {
+		if t.Get(p) != nil {
+			return t.ReadFile(p)
+		}
+	}
+	return nil, fmt.Errorf("the packages hold modules of %s and no kernel: neither /boot/%s-%s nor vmlinuz beside the modules", version, name, version)
+}
+
 // osRelease names the image in os-release(5), on top of Debian's own lines.
 func osRelease(t *tree.Tree, version string) error {
 	const p = "usr/lib/os-release"

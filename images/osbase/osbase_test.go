@@ -133,6 +133,23 @@ func TestPatternsAreWellFormed(t *testing.T) {
 	}
 }
 
+func TestKernelImage(t *testing.T) {
+	tr := tree.New()
+	if _, err := KernelImage(tr, "vmlinux", "7.2"); err == nil || !strings.Contains(err.Error(), "neither /boot/vmlinux-7.2 nor") {
+		t.Errorf("no kernel: %v", err)
+	}
+	for _, p := range []string{"usr/lib/modules/7.2/vmlinuz", "boot/vmlinux-7.2"} {
+		tr.AddFile(p, 0o644, []byte(p))
+		if b, err := KernelImage(tr, "vmlinux", "7.2"); err != nil || string(b) != p {
+			t.Errorf("%s: %q, %v", p, b, err)
+		}
+	}
+	tr.AddDir("usr/lib/modules/7.2/kernel", 0o755)
+	if strip(tr); tr.Get("usr/lib/modules/7.2/vmlinuz") != nil || tr.Get("usr/lib/modules/7.2/kernel") == nil {
+		t.Error("the kernel is in /usr besides the boot partition, or its modules are not")
+	}
+}
+
 func TestKernelVersionWantsOne(t *testing.T) {
 	tr := packages()
 	tr.AddFile("usr/lib/modules/6.13.0/modules.order", 0o644, nil)

@@ -51,7 +51,6 @@ type mode struct {
 var modes = []mode{
 	{"usr/sbin/unix_chkpwd", 0o2755, gidShadow},
 	{"usr/bin/chage", 0o2755, gidShadow},
-	{"usr/bin/expiry", 0o2755, gidShadow},
 	{"usr/lib/dbus-1.0/dbus-daemon-launch-helper", 0o4754, gidMessagebus},
 	{"usr/bin/ssh-agent", 0o2755, gidSSH},
 }

@@ -32,6 +32,8 @@ var dropped = []string{
 	"usr/lib/systemd/system-generators/systemd-hibernate-resume-generator",
 	"usr/lib/systemd/system-generators/systemd-gpt-auto-generator",
 	"usr/lib/systemd/system-generators/systemd-system-update-generator",
+	"usr/lib/systemd/system-generators/systemd-clonesetup-generator",
+	"usr/lib/systemd/system-generators/systemd-factory-reset-generator",
 	// The kernel and the boot loader are in the boot partition.
 	"boot", "usr/lib/systemd/boot", "usr/lib/grub",
 	// So are the firmware, boot loader and device trees of a Raspberry Pi.
@@ -44,6 +46,8 @@ var dropped = []string{
 	// to somewhere else with keys of an agent, a smart card or the host; one locale is built in.
 	"usr/bin/ignition-validate", "usr/bin/ssh-add", "usr/bin/ssh-agent", "usr/bin/ssh-keyscan", "usr/bin/localedef",
 	"usr/lib/openssh/ssh-keysign", "usr/lib/openssh/ssh-pkcs11-helper", "usr/lib/openssh/ssh-sk-helper",
+	// Nobody has a password that expires; not every release of Debian has it.
+	"usr/bin/expiry",
 	// Old and exotic.
 	"usr/share/zoneinfo/right", "usr/share/zoneinfo/posix",
 	"usr/share/polkit-1", "usr/share/pkgconfig", "usr/lib/pkgconfig", "usr/share/ca-certificates-java",
@@ -54,11 +58,11 @@ var dropped = []string{
 }
 
 // droppedPatterns are paths with names that depend on architecture or version, see
-// path.Match: exotic character sets, and what else comes with the libraries that
-// keepalived is linked with.
+// path.Match: exotic character sets, what else comes with the libraries that keepalived is
+// linked with, and the kernel, which is in the boot partition.
 var droppedPatterns = []string{
 	"usr/lib/*-linux-gnu*/gconv", "usr/lib/*-linux-gnu*/glib-2.0", "usr/lib/*-linux-gnu*/libsnmp.so.*",
-	"usr/lib/linux-image-*", "usr/lib/*-linux-gnu*/perl", "usr/bin/perl5*", "usr/bin/cpan5*",
+	"usr/lib/linux-image-*", "usr/lib/modules/*/vmlinuz", "usr/lib/*-linux-gnu*/perl", "usr/bin/perl5*", "usr/bin/cpan5*",
 }
 
 // droppedUnits would do nothing on a node but take time at its first boot: caches
@@ -73,6 +77,8 @@ var droppedUnits = []string{
 	"systemd-update-utmp.service", "systemd-update-utmp-runlevel.service", "getty-static.service",
 	"apt-daily.timer", "e2scrub_all.timer", "dpkg-db-backup.timer", "fstrim.timer",
 	"systemd-sysext.socket", "systemd-initctl.socket", "systemd-confext.service", "systemd-sysext.service",
+	"systemd-sysinstall.socket", "systemd-cryptenroll.socket", "systemd-factory-reset.socket", "systemd-repart.socket",
+	"systemd-mute-console.socket",
 }
 
 // strip removes what a node does not need.

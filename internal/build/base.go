@@ -86,9 +86,9 @@ func makeBase(ctx context.Context, in inputs, dir string, step func(string)) err
 	if err != nil {
 		return err
 	}
-	vmlinuz, err := t.ReadFile("boot/" + in.arch.KernelFile + "-" + kernel)
+	vmlinuz, err := osbase.KernelImage(t, in.arch.KernelFile, kernel)
 	if err != nil {
-		return fmt.Errorf("kernel: %w", err)
+		return err
 	}
 	starts, err := loaderOf(t, in.arch)
 	if err != nil {

@@ -51,7 +51,10 @@ type Options struct {
 	Out     string // output folder; made if absent
 	Mirror  string // see deb.FindMirror
 	Suite   string // of Debian; "" leaves it to the cluster file and the profile, see suiteOf
-	Source  string // Kiln's source tree, see payload.FindSource
+	// ArchiveDate is the day as of which the archive is judged, see deb.ParseDay; "" leaves
+	// it to the cluster file, and is now if that says nothing.
+	ArchiveDate string
+	Source      string // Kiln's source tree, see payload.FindSource
 	// Payload is where the nodes' programs come from; nil means that they are compiled.
 	Payload *release.Manifest
 	Cache   *cache.Cache
@@ -303,7 +306,11 @@ func fetchPackages(ctx context.Context, o Options, a arch.Arch, p profiles.Profi
 	if err != nil {
 		return nil, nil, err
 	}
-	archive := &deb.Archive{Mirror: mirror, Suite: suite.Name, Components: p.Components, Cache: o.Cache, Now: o.Now, Offline: o.Offline}
+	asOf, err := archiveDate(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	archive := &deb.Archive{Mirror: mirror, Suite: suite.Name, Components: p.Components, Cache: o.Cache, Now: o.Now, AsOf: asOf, Offline: o.Offline}
 	req := request(a, p, suite)
 	var lock *deb.Lock
 	if o.Locked {

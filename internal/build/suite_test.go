@@ -40,6 +40,20 @@ func TestSuiteOf(t *testing.T) {
 	}
 }
 
+func TestArchiveDate(t *testing.T) {
+	for name, c := range map[string]struct{ build, cluster, want string }{
+		"nothing is said":  {"", "", "0001-01-01"},
+		"the cluster file": {"", "2026-11-01", "2026-11-01"},
+		"this build":       {"2026-10-30", "2026-11-01", "2026-10-30"},
+		"no day":           {"now", "", ""},
+	} {
+		day, err := archiveDate(Options{ArchiveDate: c.build, Cluster: &spec.Cluster{Debian: spec.Debian{Date: c.cluster}}})
+		if (err != nil) != (c.want == "") || err == nil && day.Format(time.DateOnly) != c.want {
+			t.Errorf("%s: %v, %v", name, day, err)
+		}
+	}
+}
+
 // TestLockIsOfTheSuite: what two suites resolve to has different digests, which are part
 // of the base's key, even if the packages are the same.
 func TestLockIsOfTheSuite(t *testing.T) {
@@ -92,7 +106,7 @@ func TestStaleSuiteNamesOthers(t *testing.T) {
 		t.Fatal("an index that is not valid any more is used")
 	}
 	err = staleHint(stale, osbase.Suite{Name: "trixie"})
-	for _, want := range []string{"suite trixie", "valid until 2026-05-08", "--mirror", "--suite", "debian.suite", "forky"} {
+	for _, want := range []string{"suite trixie", "valid until 2026-05-08", "--mirror", "--suite", "debian.suite", "forky", "name one before 2026-05-08 with --archive-date or debian.date"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}

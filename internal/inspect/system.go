@@ -69,7 +69,8 @@ const (
 // Debian is where the packages are from.
 type Debian struct {
 	Suite    string    `json:"suite"`
-	Date     time.Time `json:"date"` // of the suite's signed index
+	Date     time.Time `json:"date"`           // of the suite's signed index
+	AsOf     string    `json:"asOf,omitempty"` // the day as of which that was judged, if one was named
 	Packages []Package `json:"packages"`
 }
 
@@ -238,7 +239,7 @@ func (s *System) describe(data *io.SectionReader) error {
 	if err != nil {
 		return fmt.Errorf("/usr/%s: %w", build.PackagesRecord, err)
 	}
-	s.Debian = &Debian{Suite: lock.Suite, Date: lock.Date, Packages: []Package{}}
+	s.Debian = &Debian{Suite: lock.Suite, Date: lock.Date, AsOf: lock.AsOf, Packages: []Package{}}
 	for _, p := range lock.Packages {
 		s.Debian.Packages = append(s.Debian.Packages, Package{p.Name, p.Version, p.Arch})
 	}

@@ -7,12 +7,13 @@ const (
 	Azure     = "azure"
 	GCP       = "gcp"
 	OpenStack = "openstack"
+	PowerVS   = "powervs"
 )
 
 // Cloud says whether a platform, by Ignition's id, is one of these.
 func Cloud(id string) bool {
 	switch id {
-	case AWS, Azure, GCP, OpenStack:
+	case AWS, Azure, GCP, OpenStack, PowerVS:
 		return true
 	}
 	return false

@@ -104,6 +104,33 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+// TestOpenFirmwareArgs: QEMU brings the firmware of ppc64le itself, which boots from the
+// disk that has the first boot index.
+func TestOpenFirmwareArgs(t *testing.T) {
+	a, err := arch.Get("ppc64le")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Config{Arch: a, Dir: "/m", Name: "p1", Disks: []Disk{{Image: "a"}}, Net: &Net{}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, vars, err := (&Tools{}).Firmware(a); code != "" || vars != "" || err != nil {
+		t.Errorf("firmware files %q, %q, %v", code, vars, err)
+	}
+	got := strings.Join(c.args("", ""), " ")
+	for _, want := range []string{"-machine pseries", "-cpu power9", "-serial chardev:console", "virtio-blk-pci,drive=disk0,bootindex=1", "virtio-net-pci,netdev=net0,romfile="} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
+		}
+	}
+	for _, never := range []string{"pflash", "-smbios", "-bios"} {
+		if strings.Contains(got, never) {
+			t.Errorf("%q in %s", never, got)
+		}
+	}
+}
+
 func TestEthernetArgs(t *testing.T) {
 	c := Config{Dir: "d", Ethernet: &Ethernet{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Cable: os.Stdin}}
 	all := strings.Join(c.args("", ""), " ")

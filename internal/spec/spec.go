@@ -109,10 +109,13 @@ type Payload struct {
 	Manifest string `json:"manifest"`
 }
 
-// Debian says which of its releases the nodes are made of.
+// Debian says which of its releases the nodes are made of, and as of when.
 type Debian struct {
 	// Suite is the release's name, such as trixie; "" leaves it to the profile.
 	Suite string `json:"suite"`
+	// Date is the day, such as 2026-11-01, as of which the archive is judged: for a mirror
+	// that stands still. "" is now.
+	Date string `json:"date"`
 }
 
 // VirtualIP is an address in the control planes' subnet that one of them holds, and

@@ -145,6 +145,7 @@ func TestMistakes(t *testing.T) {
 		"null nodes":          {head + "nodes:\n", []string{"f:4:1: nodes: is missing"}},
 		"cluster name":        {strings.Replace(minimal, "demo", "De_mo", 1), []string{`"De_mo" is not a DNS label`}},
 		"version":             {minimal + "kubernetesVersion: v1.36.0\n", []string{`f:10:20: kubernetesVersion: there is no payload of Kubernetes "v1.36.0"; want v1.37.2, which imagegen compiles, or payload.source: release`}},
+		"day of the archive":  {minimal + "debian: {date: 2026-11-31}\n", []string{`debian.date: "2026-11-31" is no day; want one such as 2026-11-01`}},
 		"suite":               {minimal + "debian: {suite: forkie}\n", []string{`debian.suite: "forkie" is not a known suite of Debian that nodes are made of; did you mean forky?`}},
 		"algorithm":           {minimal + "encryptionAlgorithm: RSA2048\n", []string{`did you mean RSA-2048?`}},
 		"endpoint with scheme": {minimal + "controlPlaneEndpoint: https://a.example.org\n",

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -84,6 +85,11 @@ func (v *validator) validate() {
 	v.payload()
 	if p := (diag.Path{"debian", "suite"}); v.has(p) {
 		v.oneOf(p, v.c.Debian.Suite, v.known.Suites, "suite of Debian that nodes are made of")
+	}
+	if p := (diag.Path{"debian", "date"}); v.has(p) {
+		if _, err := time.Parse(time.DateOnly, v.c.Debian.Date); err != nil {
+			v.bad(p, "want one such as 2026-11-01", "%q is no day", v.c.Debian.Date)
+		}
 	}
 	var algs []string
 	for _, a := range pki.Algorithms() {

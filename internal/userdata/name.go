@@ -31,8 +31,8 @@ func Name(ctx context.Context, id string, m Machine) (string, error) {
 		data, err = m.Service.get(ctx, "/metadata/instance/compute/name?api-version=2021-01-01&format=text", azureHeaders)
 	case platform.GCP:
 		data, err = m.Service.get(ctx, "/computeMetadata/v1/instance/name", googleHeaders)
-	case platform.OpenStack:
-		data, err = openstackName(ctx, m)
+	case platform.OpenStack, platform.PowerVS:
+		data, err = openstackName(ctx, id, m)
 	}
 	if err != nil {
 		return "", err
@@ -45,13 +45,13 @@ func Name(ctx context.Context, id string, m Machine) (string, error) {
 	return first, nil
 }
 
-func openstackName(ctx context.Context, m Machine) ([]byte, error) {
+func openstackName(ctx context.Context, id string, m Machine) ([]byte, error) {
 	const file = "openstack/latest/meta_data.json"
 	data, found, err := m.Drive(file)
-	if err == nil && !found {
+	if err == nil && !found && id == platform.OpenStack {
 		data, err = m.Service.get(ctx, "/"+file, nil)
 	}
-	if err != nil || data == nil {
+	if err != nil || len(data) == 0 {
 		return nil, err
 	}
 	var meta struct {

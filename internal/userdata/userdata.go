@@ -55,11 +55,12 @@ func Fetch(ctx context.Context, id string, m Machine) ([]byte, error) {
 
 func fetch(ctx context.Context, id string, m Machine) (data []byte, online bool, err error) {
 	if !platform.Cloud(id) {
-		return nil, false, fmt.Errorf("user data of platform %q: Kiln knows that of %s, %s, %s and %s", id, platform.AWS, platform.Azure, platform.GCP, platform.OpenStack)
+		return nil, false, fmt.Errorf("user data of platform %q: Kiln knows that of %s, %s, %s, %s and %s", id, platform.AWS, platform.Azure, platform.GCP, platform.OpenStack, platform.PowerVS)
 	}
-	if id == platform.OpenStack {
+	if id == platform.OpenStack || id == platform.PowerVS {
 		data, found, err := m.Drive("openstack/latest/user_data")
-		if err != nil || found {
+		// PowerVS has no metadata service: a machine without a drive has no user data.
+		if err != nil || found || id == platform.PowerVS {
 			return data, false, err
 		}
 	}
