@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -212,20 +213,33 @@ func parseForwards(usernet string) map[int]int {
 	return ports
 }
 
-func (m *Machine) seeEvent(name string) {
-	if name == "RESET" {
+func (m *Machine) seeEvent(name string, data json.RawMessage) {
+	switch name {
+	case "RESET":
 		m.mu.Lock()
 		m.resets++
 		m.mu.Unlock()
+	case "BLOCK_IO_ERROR":
+		// QEMU pauses the machine when there is no room for what it writes, and says
+		// it nowhere but here.
+		var e struct{ Action, Reason string }
+		if err := json.Unmarshal(data, &e); err != nil || e.Action != "stop" {
+			return // the guest is told
+		}
+		m.giveUp(fmt.Errorf("machine %s: QEMU has paused it, since it cannot write what the machine writes to its disk, in %s: %s; make room there and start it again", m.cfg.Name, m.cfg.Dir, e.Reason))
 	}
+}
+
+// giveUp ends all waiting for the machine, which still exists.
+func (m *Machine) giveUp(why error) {
+	m.console.fail(why)
+	m.failed(why)
 }
 
 // seeStderr notices that KVM gave up on the guest: QEMU then only pauses it.
 func (m *Machine) seeStderr(line string) {
 	if strings.HasPrefix(line, "KVM internal error") || strings.HasPrefix(line, "error: kvm run failed") {
-		why := fmt.Errorf("machine %s: %s", m.cfg.Name, line)
-		m.console.fail(why)
-		m.failed(why)
+		m.giveUp(fmt.Errorf("machine %s: %s", m.cfg.Name, line))
 	}
 }
 

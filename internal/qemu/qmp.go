@@ -20,13 +20,14 @@ type qmp struct {
 	err     error // why the connection ended
 	answers chan qmpMessage
 	done    chan struct{}
-	onEvent func(name string)
+	onEvent func(name string, data json.RawMessage)
 }
 
 type qmpMessage struct {
 	Greeting json.RawMessage `json:"QMP"`
 	Return   json.RawMessage `json:"return"`
 	Event    string          `json:"event"`
+	Data     json.RawMessage `json:"data"` // of an event
 	Error    *struct {
 		Class string `json:"class"`
 		Desc  string `json:"desc"`
@@ -34,7 +35,7 @@ type qmpMessage struct {
 }
 
 // newQMP starts reading from conn. onEvent is called from the reader for every event.
-func newQMP(conn net.Conn, onEvent func(string)) *qmp {
+func newQMP(conn net.Conn, onEvent func(string, json.RawMessage)) *qmp {
 	q := &qmp{conn: conn, answers: make(chan qmpMessage, 1), done: make(chan struct{}), onEvent: onEvent}
 	go q.read()
 	return q
@@ -54,7 +55,7 @@ func (q *qmp) read() {
 		switch {
 		case m.Greeting != nil:
 		case m.Event != "":
-			q.onEvent(m.Event)
+			q.onEvent(m.Event, m.Data)
 		default:
 			select {
 			case q.answers <- m:
