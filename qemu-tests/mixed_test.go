@@ -10,37 +10,49 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// machines are what "uname -m" says of an architecture.
+var machines = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7l", "ppc64le": "ppc64le"}
+
 // TestMixedCluster boots a control plane of amd64 and a worker of each other architecture
-// out of one cluster file: each runs the images of its own architecture.
+// out of one cluster file: each runs the images of its own architecture. The worker of
+// ppc64le has a cluster of its own, because all nodes of one are of the same suite.
 func TestMixedCluster(t *testing.T) {
-	c := bakeNetwork(t, "", "cp-1", "worker-1:arm64", "worker-2:arm")
+	for _, workers := range [][]string{{"worker-1:arm64", "worker-2:arm"}, {"worker-1:ppc64le"}} {
+		var name []string
+		for _, w := range workers {
+			_, goarch := splitArch(w)
+			name = append(name, goarch)
+		}
+		t.Run(strings.Join(name, ","), func(t *testing.T) { mixed(t, append([]string{"cp-1"}, workers...)...) })
+	}
+}
+
+func mixed(t *testing.T, names ...string) {
+	c := bakeNetwork(t, "", names...)
 	// One after the other, so that the times of one are not those of all.
 	for i, name := range c.names {
 		c.start(t, name)
 		c.ready(t, 30*time.Minute, c.names[:i+1]...)
 	}
-	for _, want := range []struct{ name, arch, machine string }{
-		{"cp-1", "amd64", "x86_64"},
-		{"worker-1", "arm64", "aarch64"},
-		{"worker-2", "arm", "armv7l"},
-	} {
-		t.Run(want.name, func(t *testing.T) {
-			n, err := c.client.CoreV1().Nodes().Get(c.within(t, time.Minute), want.name, metav1.GetOptions{})
+	for _, name := range names {
+		name, goarch := splitArch(name)
+		t.Run(name, func(t *testing.T) {
+			n, err := c.client.CoreV1().Nodes().Get(c.within(t, time.Minute), name, metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := n.Status.NodeInfo.Architecture; got != want.arch {
-				t.Errorf("the kubelet says %s, want %s", got, want.arch)
+			if got := n.Status.NodeInfo.Architecture; got != goarch {
+				t.Errorf("the kubelet says %s, want %s", got, goarch)
 			}
-			if got := n.Labels["kubernetes.io/arch"]; got != want.arch {
-				t.Errorf("the node is labelled %s, want %s", got, want.arch)
+			if got := n.Labels["kubernetes.io/arch"]; got != goarch {
+				t.Errorf("the node is labelled %s, want %s", got, goarch)
 			}
-			node := c.node(t, want.name)
+			node := c.node(t, name)
 			if err := node.ssh.Wait(c.within(t, 3*time.Minute)); err != nil {
 				t.Fatal(err)
 			}
-			if got := node.sh(t, "uname -m"); got != want.machine {
-				t.Errorf("the processor is %s, want %s", got, want.machine)
+			if got := node.sh(t, "uname -m"); got != machines[goarch] {
+				t.Errorf("the processor is %s, want %s", got, machines[goarch])
 			}
 			t.Logf("phases:\n%s", node.sh(t, "firstboot status"))
 			checkNoFailedUnits(t, node)
