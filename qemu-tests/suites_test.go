@@ -25,6 +25,12 @@ var (
 // fails the test.
 func buildAnySuite(t *testing.T, imagegen string, args ...string) {
 	t.Helper()
+	anySuite(t, imagegen, args...)
+}
+
+// anySuite is buildAnySuite that returns the flags which name the suite.
+func anySuite(t *testing.T, imagegen string, args ...string) []string {
+	t.Helper()
 	build := func(more ...string) (ok bool, said string) {
 		var out bytes.Buffer
 		cmd := exec.CommandContext(t.Context(), imagegen, append(args, more...)...)
@@ -37,17 +43,19 @@ func buildAnySuite(t *testing.T, imagegen string, args ...string) {
 		return err == nil, out.String()
 	}
 	for _, suite := range osbase.Suites() {
-		ok, said := build("--suite", suite)
-		asOf := "now"
+		flags, asOf := []string{"--suite", suite}, "now"
+		ok, said := build(flags...)
 		if day := expired.FindStringSubmatch(said); !ok && day != nil {
 			asOf = day[1]
-			ok, _ = build("--suite", suite, "--archive-date", asOf)
+			flags = append(flags, "--archive-date", asOf)
+			ok, _ = build(flags...)
 		}
 		if ok {
 			t.Logf("the node is of Debian %s as of %s", suite, asOf)
-			return
+			return flags
 		}
 		t.Logf("the mirror has not all of Debian %s", suite)
 	}
 	t.Fatalf("the mirror has all of none of %v", osbase.Suites())
+	return nil
 }
