@@ -82,9 +82,9 @@ func TestRaspberryPi(t *testing.T) {
 				asUImage(t, board.Kernel)
 				otherSlot(t, board.DeviceTree)
 			}
-			// Smaller than any that is sold: QEMU's card is erased, as systemd-repart has it do with
-			// the state partition, by writing all of it.
-			n.start(t, qemu.Config{Board: board, Disks: []qemu.Disk{{Image: n.image, SizeBytes: 4 << 30, Fast: true}}})
+			// The smallest card that the profile is for. QEMU writes all of what is erased, as
+			// systemd-repart has it done to the state partition: minutes, and 4 GB.
+			n.start(t, qemu.Config{Board: board, Disks: []qemu.Disk{{Image: n.image, SizeBytes: 8 << 30, Fast: true}}})
 			ctx := n.within(t, 20*time.Minute)
 			for _, what := range []string{
 				`U-Boot 20`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `EFI stub: Exiting boot services`,
