@@ -55,8 +55,8 @@ ssh:
 // over a network card on USB. There it waits, and what is different on a Raspberry Pi is
 // checked over that network.
 //
-// The card of 32 bits, in the Raspberry Pi 2, is in the board's other slot controller (see
-// otherSlot).
+// U-Boot of 32 bits, in the Raspberry Pi 2, reads the card with the board's other slot
+// controller (see otherSlot).
 func TestRaspberryPi(t *testing.T) {
 	for _, tc := range []struct {
 		machine, arch, profile string
@@ -182,6 +182,8 @@ func asUImage(t *testing.T, name string) {
 // controllers to the other. With the first, a processor of 32 bits halts in a division
 // of U-Boot's: QEMU's firmware does not know how to set that controller's clock (tag
 // 0x38042), whose rate of zero is the likely divisor.
+//
+// Linux has the first: U-Boot gives it the device tree that it finds on the card.
 func otherSlot(t *testing.T, name string) {
 	t.Helper()
 	b, err := os.ReadFile(name)
