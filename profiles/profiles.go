@@ -95,6 +95,9 @@ type BootFile struct {
 	To   string `json:"to"`
 	// Text is instead of From the content of the file To.
 	Text string `json:"text"`
+	// ReserveMiB is for device trees: so much of the memory, from address 0, they shall
+	// reserve. 0 leaves them as they are.
+	ReserveMiB int `json:"reserveMiB"`
 }
 
 // Names lists all profiles, sorted.
@@ -181,6 +184,9 @@ func parse(name string, data []byte) (Profile, error) {
 		}
 		if (f.From == "") == (f.Text == "") || f.Text != "" && f.To == "" {
 			bad("bootFiles: item %d: want from, or text and to", i+1)
+		}
+		if f.ReserveMiB < 0 || f.ReserveMiB > 0 && f.From == "" {
+			bad("bootFiles: item %d: reserveMiB: %d: want a positive number, with from", i+1, f.ReserveMiB)
 		}
 	}
 	for _, m := range []map[string]string{p.Files, p.Links} {

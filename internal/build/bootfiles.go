@@ -2,6 +2,7 @@ package build
 
 import (
 	"fmt"
+	"io"
 	"path"
 
 	"github.com/kiln-os/kiln/images/esp"
@@ -37,13 +38,34 @@ func bootFiles(t *tree.Tree, list []profiles.BootFile) ([]esp.File, error) {
 			if to == "" {
 				to = path.Base(p)
 			}
-			out = append(out, esp.File{Path: to, Content: e.Content})
+			content := e.Content
+			if f.ReserveMiB != 0 {
+				if content, err = reserved(content, f.ReserveMiB); err != nil {
+					return nil, fmt.Errorf("boot partition: %s: %w", p, err)
+				}
+			}
+			out = append(out, esp.File{Path: to, Content: content})
 		}
 		if found == 0 || found > 1 && f.To != "" {
 			return nil, fmt.Errorf("boot partition: the packages have %d files %s; the profile has to name others", found, f.From)
 		}
 	}
 	return out, nil
+}
+
+// reserved is a device tree with its first memory reserved.
+func reserved(dtb tree.Content, mib int) (tree.Content, error) {
+	r, err := dtb.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	b, err = reserveLowMemory(b, uint64(mib)<<20)
+	return tree.Bytes(b), err
 }
 
 // addProfileFiles lays a profile's files and links over the operating system.

@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ func TestBootFiles(t *testing.T) {
 		want string
 	}{
 		{[]profiles.BootFile{{From: "usr/lib/fw/start*"}, {From: "usr/lib/fw/start.elf", To: "other/name"}, {To: "config.txt", Text: "x"}}, "start.elf start4.elf start5.elf other/name config.txt"},
+		{[]profiles.BootFile{{From: "usr/lib/fw/start.elf", ReserveMiB: 4}}, "boot partition: usr/lib/fw/start.elf: not a device tree"},
 		{[]profiles.BootFile{{From: "usr/lib/*/none"}}, "boot partition: the packages have 0 files usr/lib/*/none; the profile has to name others"},
 		{[]profiles.BootFile{{From: "usr/lib/fw/start*", To: "one"}}, "boot partition: the packages have 3 files usr/lib/fw/start*; the profile has to name others"},
 	} {
@@ -60,6 +62,7 @@ func TestRaspberryPiBootChain(t *testing.T) {
 	for _, tc := range []struct {
 		profile string
 		models  []model
+		reserve uint64   // what the device trees reserve from address 0
 		config  []string // lines of config.txt, in this order
 		others  []string // files of the packages that are read later
 	}{
@@ -75,6 +78,7 @@ func TestRaspberryPiBootChain(t *testing.T) {
 				{"Raspberry Pi Compute Module 4", eeprom, "bcm2711-rpi-cm4.dtb", "u-boot.bin"},
 				{"Raspberry Pi 5", eeprom[2:], "bcm2712-rpi-5-b.dtb", "u-boot.bin"},
 			},
+			4 << 10,
 			[]string{"arm_64bit=1", "kernel=u-boot.bin", "upstream_kernel=1", "enable_uart=1"},
 			[]string{
 				"usr/lib/firmware/brcm/brcmfmac43455-sdio.raspberrypi,4-model-b.txt",
@@ -90,6 +94,7 @@ func TestRaspberryPiBootChain(t *testing.T) {
 				{"Raspberry Pi Zero 2 W", rom, "bcm2837-rpi-zero-2-w.dtb", "u-boot-3.bin"},
 				{"Raspberry Pi Compute Module 3", rom, "bcm2837-rpi-cm3.dtb", "u-boot-3.bin"},
 			},
+			4 << 20,
 			[]string{
 				"arm_64bit=0", "upstream_kernel=1", "enable_uart=1",
 				"[pi2]", "kernel=u-boot-2.bin", "device_tree=bcm2836-rpi-2-b.dtb",
@@ -109,6 +114,8 @@ func TestRaspberryPiBootChain(t *testing.T) {
 				}
 				if b := content[m.dtb]; !bytes.HasPrefix(b, []byte{0xd0, 0x0d, 0xfe, 0xed}) || !bytes.Contains(b, []byte(m.name)) {
 					t.Errorf("%s: %s is not its device tree", m.name, m.dtb)
+				} else if at := binary.BigEndian.Uint32(b[fdtReserved:]); m.stage[0] == rom[0] && binary.BigEndian.Uint64(b[at:])|binary.BigEndian.Uint64(b[at+8:]) != tc.reserve {
+					t.Errorf("%s: %s reserves something else than the first %d bytes", m.name, m.dtb, tc.reserve)
 				}
 				// U-Boot knows the board, and looks for systemd-boot where it is. Its name for a
 				// Compute Module's device tree is the firmware's.
