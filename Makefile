@@ -13,6 +13,9 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --map-root-user --mount -
 # The date on the man pages: the same sources give the same pages.
 DOCS_DATE := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
+# The packages with code of their own for Windows' disks and files.
+WINDOWS := ./images/disk ./internal/diskspace ./internal/flash ./internal/nodeimage ./internal/sparse
+
 # The boot tests that are not in test-boot.
 LONG := TestArchitectures|TestFormats|TestPXE|TestISO|TestInstall|TestUserData|TestMachines|TestJoins|TestControlPlaneLost|TestAddressFamilies|TestMixedCluster|TestRaspberryPi|TestPowerVS
 
@@ -44,6 +47,9 @@ lint: ## gofmt, go vet, staticcheck; that imagegen compiles for a Mac and for Wi
 	$(GO) vet -tags bench,boot,docs,faults,integration,long,reproducible,root ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
 	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/imagegen
+	GOOS=windows GOARCH=arm64 $(GO) build -o /dev/null ./cmd/imagegen
+	GOOS=windows $(GO) vet ./cmd/imagegen $(WINDOWS)
+	GOOS=windows $$($(GO) tool -n staticcheck) $(WINDOWS)
 	$(GO) tool staticcheck ./...
 
 test-unit: ## table tests, scripts of the real binaries, golden digests, reference tools

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -168,6 +169,9 @@ func notesOn(c *spec.Cluster) ([]string, error) {
 		note := fmt.Sprintf("%s is a 32-bit machine (%s): a program there has at most 3 GiB of memory, and many container images are not made for it", n.Name, a.Go)
 		if n.Role == spec.RoleControlPlane {
 			note += fmt.Sprintf("; etcd keeps at most 1.5 GiB (2 GiB is what it can map) and is not supported by its makers on %s, so it runs with ETCD_UNSUPPORTED_ARCH=%[1]s", a.Go)
+			if strings.HasPrefix(string(c.EncryptionAlgorithm), "RSA") {
+				note += fmt.Sprintf("; signing with %s keys, at the start of each connection, takes 32 bits about ten times as long as 64: encryptionAlgorithm: ECDSA-P256 is several times faster there", c.EncryptionAlgorithm)
+			}
 		}
 		notes = append(notes, note)
 	}

@@ -32,6 +32,10 @@ func TestDocs(t *testing.T) {
 	if page := written[0]["man/man1/imagegen.1"]; !strings.Contains(page, "KILN_MIRROR") || !strings.Contains(page, "interrupted; no half-made file") {
 		t.Errorf("imagegen(1) lacks the environment or the exit codes:\n%s", page)
 	}
+	// Of backslashes there are as many as in the help (groff: \\ is one).
+	if page := written[0]["man/man1/imagegen-flash.1"]; !strings.Contains(page, `\\\\\&.\\PhysicalDriveN`) || !strings.Contains(page, `\\\\.\\PhysicalDrive3`) {
+		t.Errorf("imagegen-flash(1) lacks the disks of Windows:\n%s", page)
+	}
 	for file, want := range map[string]string{
 		"completions/imagegen":      "complete -o default",
 		"completions/_imagegen":     "#compdef imagegen",

@@ -30,11 +30,14 @@ unless --yes is given. Only blocks that are used are written; all of them are re
 back from the disk and compared. The partition table is written last: nothing starts
 from a disk that was not finished. Run the command again then.
 
-DISK may be a file in the place of a disk, such as one for a virtual machine.`,
+DISK may be a file in the place of a disk, such as one for a virtual machine. On Windows
+disks are called \\.\PhysicalDriveN, and writing takes an administrator. A card or stick
+that Windows has mounted is dismounted while it is written to, unless a file on it is open.`,
 		Example: `  imagegen flash out/kiln-1.img                         # which disks there are
   sudo imagegen flash out/kiln-1.img /dev/sdX           # asks, writes, compares
   sudo imagegen flash out/kiln-1.img.zst /dev/sdX --yes
   sudo imagegen flash out/kiln-1.img /dev/sdX --yes --json   # for programs
+  imagegen flash out/kiln-1.img \\.\PhysicalDrive3          # on Windows, as administrator
   truncate -s 8G card.img && imagegen flash out/kiln-1.img card.img --yes`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -168,7 +171,7 @@ func completeDisks(*cobra.Command, []string, string) ([]cobra.Completion, cobra.
 	}
 	var free []cobra.Completion
 	for _, d := range disks {
-		if d.State() == "free" {
+		if d.Free() {
 			free = append(free, cobra.CompletionWithDesc(d.Path, d.Describe()))
 		}
 	}

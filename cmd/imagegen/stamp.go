@@ -41,7 +41,8 @@ With --device it is written into the image on a disk or SD card, such as one tha
 imagegen flash wrote a base image to: a card becomes another node in a second. As
 flash does, it refuses the disk that this machine runs from and disks that are mounted
 or otherwise in use, asks before it writes, unless --yes is given, and reads back what
-it wrote. DISK may be a loop device, or a file in the place of a disk.
+it wrote. DISK may be a loop device, or a file in the place of a disk; on Windows it is
+\\.\PhysicalDriveN.
 
 A crash at any instant leaves the old identity or the new one whole; run the command
 again then.
@@ -67,7 +68,7 @@ be removed; its next boot is a first boot.`,
 			if len(args) > 0 {
 				file = args[0]
 			}
-			if device == "" && isDisk(s.Image) {
+			if device == "" && flash.IsDisk(s.Image) {
 				device, s.Image = s.Image, ""
 			}
 			switch {
@@ -165,12 +166,6 @@ func (a *app) openCard(ctx context.Context, o build.Options, s build.StampOption
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
-}
-
-// isDisk says whether a path names a disk, whose checks a file does not need.
-func isDisk(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode()&os.ModeDevice != 0
 }
 
 func bootedHint(err error) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/kiln-os/kiln/internal/atomicfile"
+	"github.com/kiln-os/kiln/internal/sparse"
 )
 
 // Attributes of partitions (Discoverable Partitions Specification).
@@ -130,7 +131,7 @@ func Write(ctx context.Context, f *os.File, d Disk) error {
 		at += size
 	}
 	size := at + align // the backup table
-	if err := f.Truncate(size); err != nil {
+	if err := sparse.Extend(f, size); err != nil {
 		return err
 	}
 	w, err := file.New(f, false).Writable()

@@ -1,11 +1,12 @@
 package disk
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/partition/gpt"
@@ -32,8 +33,19 @@ type Placed struct {
 	Offset, Size int64 // bytes
 }
 
+// File is an image or a disk that is open: an *os.File, or what stands for one where
+// disks are not read and written as files are.
+type File interface {
+	fs.File
+	io.ReaderAt
+	io.WriterAt
+	io.Seeker
+	// Sync returns when everything that was written before is durable.
+	Sync() error
+}
+
 // Read reads the partition table of a disk with sectors of 512 bytes.
-func Read(f *os.File) (*Table, error) {
+func Read(f File) (*Table, error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, err
@@ -110,10 +122,31 @@ func (t *Table) End() int64 {
 	return end
 }
 
+// heard knows the first error of what is written to it: the library for partition
+// tables keeps of errors the text alone, and a disk that was pulled out is known by them.
+type heard struct {
+	File
+	err error
+}
+
+// WriteAt implements io.WriterAt.
+func (h *heard) WriteAt(p []byte, at int64) (int, error) {
+	n, err := h.File.WriteAt(p, at)
+	h.err = cmp.Or(h.err, err)
+	return n, err
+}
+
+// Sync is File's.
+func (h *heard) Sync() error {
+	err := h.File.Sync()
+	h.err = cmp.Or(h.err, err)
+	return err
+}
+
 // Remove takes the partition with the given UUID out of the table and writes both
 // copies of it, the backup first: one of them is valid at every instant. A UUID
 // that is not there leaves the partitions, and repairs a damaged table.
-func (t *Table) Remove(f *os.File, id uuid.UUID) error {
+func (t *Table) Remove(f File, id uuid.UUID) error {
 	var keep []*gpt.Partition
 	var placed []Placed
 	for i, p := range t.table.Partitions {
@@ -121,13 +154,14 @@ func (t *Table) Remove(f *os.File, id uuid.UUID) error {
 			keep, placed = append(keep, p), append(placed, t.Partitions[i])
 		}
 	}
-	w, err := file.New(f, false).Writable()
+	h := &heard{File: f}
+	w, err := file.New(h, false).Writable()
 	if err != nil {
 		return err
 	}
 	t.table.Partitions = keep
 	if err := t.table.Write(w, t.Size); err != nil {
-		return fmt.Errorf("partition table: %w", err)
+		return fmt.Errorf("partition table: %w", cmp.Or(h.err, err))
 	}
 	t.Partitions, t.Damaged = placed, false
 	return nil

@@ -3,6 +3,7 @@ package diskspace
 import (
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 )
@@ -24,11 +25,24 @@ func Free(path string) (int64, error) {
 	return int64(free), nil
 }
 
-// usedBy is how much of the disk one file takes: its size, as holes are rare here.
+// usedBy is how much of the disk one file takes: without its holes, where the file
+// system knows of any.
 func usedBy(path string) int64 {
 	st, err := os.Lstat(path)
 	if err != nil || !st.Mode().IsRegular() {
 		return 0
 	}
-	return st.Size()
+	f, err := os.Open(path)
+	if err != nil {
+		return st.Size()
+	}
+	defer f.Close()
+	var info struct { // FILE_COMPRESSION_INFO
+		size int64
+		_    [8]byte
+	}
+	if windows.GetFileInformationByHandleEx(windows.Handle(f.Fd()), windows.FileCompressionInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info))) != nil {
+		return st.Size()
+	}
+	return info.size
 }

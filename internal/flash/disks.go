@@ -20,7 +20,18 @@ type Disk struct {
 	// open, such as LVM or a RAID.
 	Mounts  []string `json:"mounts,omitempty"`
 	Holders []string `json:"holders,omitempty"`
+	// Volumes are where a card or stick is mounted on Windows, which does that by itself
+	// with each: they are dismounted for the time of writing.
+	Volumes []string `json:"volumes,omitempty"`
+
+	sector int64 // bytes; 0 if that is not known
 }
+
+// imageSector is the size of the sectors that the partition table of an image counts.
+const imageSector = 512
+
+// Free says whether the disk can be written to.
+func (d Disk) Free() bool { return d.check() == nil }
 
 // State says in words whether the disk can be written to.
 func (d Disk) State() string {
@@ -33,6 +44,10 @@ func (d Disk) State() string {
 		return "in use by " + strings.Join(d.Holders, ", ")
 	case d.ReadOnly:
 		return "read-only"
+	case d.sector != 0 && d.sector != imageSector:
+		return fmt.Sprintf("sectors of %d bytes", d.sector)
+	case len(d.Volumes) > 0:
+		return "free, dismounts " + strings.Join(d.Volumes, ", ")
 	}
 	return "free"
 }
@@ -48,6 +63,8 @@ func (d Disk) check() error {
 		return fmt.Errorf("%s is in use by %s: release it first, if what is on it may be lost", d.Path, strings.Join(d.Holders, ", "))
 	case d.ReadOnly:
 		return fmt.Errorf("%s is read-only: a card may have a switch for that", d.Path)
+	case d.sector != 0 && d.sector != imageSector:
+		return fmt.Errorf("%s has sectors of %d bytes, and an image is made for %d: no machine would start from it", d.Path, d.sector, imageSector)
 	}
 	return nil
 }
@@ -58,7 +75,15 @@ func (d Disk) Describe() string {
 	if d.Model != "" {
 		about = d.Model + ", " + about
 	}
+	if len(d.Volumes) > 0 {
+		about += ", mounted at " + strings.Join(d.Volumes, ", ")
+	}
 	return fmt.Sprintf("%s (%s)", d.Path, about)
+}
+
+// noDisk is the error of a path that names none.
+func noDisk(path string) error {
+	return fmt.Errorf("%s is no disk that an image can be written to; imagegen flash IMAGE lists those that are", path)
 }
 
 // Print writes the disks as a table.

@@ -57,7 +57,7 @@ func find(path string) (Disk, error) {
 			return d, nil
 		}
 	}
-	return Disk{}, fmt.Errorf("%s is no whole disk that an image can be written to; imagegen flash IMAGE lists those that are", path)
+	return Disk{}, noDisk(path)
 }
 
 func startWriting(*os.File, int64, int64, int64, int64) {}

@@ -90,6 +90,8 @@ func (h host) disk(name string) (Disk, error) {
 	}
 	d.Size = sectors * 512 // in sysfs always
 	d.Removable, d.ReadOnly = read("removable") == "1", read("ro") == "1"
+	// Not there: as almost all disks have it.
+	d.sector, _ = strconv.ParseInt(read("queue/logical_block_size"), 10, 64)
 	vendor := read("device/vendor")
 	if strings.HasPrefix(vendor, "0x") || vendor == "ATA" {
 		vendor = "" // PCI's number of virtio; the bus
@@ -253,7 +255,7 @@ func (h host) find(path string) (Disk, error) {
 	if size, err := os.ReadFile(filepath.Join(h.sys, "block", name, "size")); err == nil && strings.TrimSpace(string(size)) == "0" {
 		return Disk{}, fmt.Errorf("there is nothing in %s: put the card in, or attach a file to the loop device", path)
 	}
-	return Disk{}, fmt.Errorf("%s is no disk that an image can be written to; imagegen flash IMAGE lists those that are", path)
+	return Disk{}, noDisk(path)
 }
 
 // startWriting lets the kernel write a part of f to the disk, and waits for an

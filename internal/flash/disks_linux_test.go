@@ -75,6 +75,7 @@ func machine(t *testing.T) host {
 	write(filepath.Join(stick, "device/model"), "Ultra           \n")
 	write(filepath.Join(stick, "removable"), "1\n")
 	write(filepath.Join(stick, "ro"), "1\n")
+	write(filepath.Join(stick, "queue/logical_block_size"), "4096\n")
 
 	raid := whole("sdb", "8:16", "7814037168")
 	write(filepath.Join(raid, "device/vendor"), "ATA     \n")
@@ -110,7 +111,7 @@ func TestList(t *testing.T) {
 	want := []Disk{
 		{Path: dev("mmcblk0"), Size: 62333952 * 512, Model: "SC32G", Removable: true, Mounts: []string{"/media/my card"}},
 		{Path: dev("nvme0n1"), Size: 1000215216 * 512, Model: "Samsung SSD 970", System: true, Mounts: []string{"/", "/boot/efi"}, Holders: []string{"dm-0"}},
-		{Path: dev("sda"), Size: 60604416 * 512, Model: "SanDisk Ultra", Removable: true, ReadOnly: true},
+		{Path: dev("sda"), Size: 60604416 * 512, Model: "SanDisk Ultra", Removable: true, ReadOnly: true, sector: 4096},
 		{Path: dev("sdb"), Size: 7814037168 * 512, Model: "WDC WD40", Holders: []string{"md0"}},
 		{Path: dev("sdc"), Size: 4096 * 512, System: true, Mounts: []string{"swap"}},
 		{Path: dev("vdb"), Size: 4096 * 512, Mounts: []string{"/data"}},

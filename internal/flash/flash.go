@@ -8,15 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kiln-os/kiln/images/disk"
 	"github.com/kiln-os/kiln/internal/nodeimage"
 )
 
@@ -29,75 +27,71 @@ type Progress interface {
 // Target is a disk or file that passed the checks and is held exclusively.
 type Target struct {
 	Disk
-	file *os.File
-	dev  device
+	dev device
 }
 
 // device is what is written to; tests have disks that break.
 type device interface {
-	io.ReaderAt
-	io.WriterAt
-	Sync() error
+	disk.File
 	// written says that a part was written, and an earlier one long ago.
 	written(at, n, before, length int64)
 	// dropCache makes reads come from the medium.
 	dropCache() error
+	// reread makes the system look at what is on the disk now.
+	reread()
 }
 
 type fileDevice struct{ *os.File }
 
 func (d fileDevice) written(at, n, before, length int64) { startWriting(d.File, at, n, before, length) }
 func (d fileDevice) dropCache() error                    { return dropCache(d.File) }
+func (d fileDevice) reread()                             { reread(d.File) }
 
 // Check returns what is at path if the image may be written to it: a free disk, or a
 // file in the place of one, that is large enough.
 func (i *Image) Check(path string) (Disk, error) {
-	st, err := stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return Disk{}, fmt.Errorf("%w; a file in the place of a disk must be there in its size: truncate -s %dM %s", err, i.Profile.Disk.Minimum, path)
-	}
-	if err != nil {
-		return Disk{}, err
-	}
-	if st.Mode().IsRegular() && i.file != nil {
-		self, err := i.file.Stat()
+	if !IsDisk(path) {
+		st, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return Disk{}, fmt.Errorf("%w; a file in the place of a disk must be there in its size: %s", err, makeFile(path, int64(i.Profile.Disk.Minimum)<<20))
+		}
 		if err != nil {
 			return Disk{}, err
 		}
-		if os.SameFile(self, st) {
-			return Disk{}, fmt.Errorf("%s is the image itself", path)
+		if i.file != nil {
+			self, err := i.file.Stat()
+			if err != nil {
+				return Disk{}, err
+			}
+			if os.SameFile(self, st) {
+				return Disk{}, fmt.Errorf("%s is the image itself", path)
+			}
 		}
 	}
-	d, err := free(path, st)
+	d, err := free(path)
 	if err != nil {
 		return d, err
 	}
 	return d, i.fits(d)
 }
 
-// stat is os.Stat, which cannot be asked about the disks of Windows.
-func stat(path string) (os.FileInfo, error) {
-	if strings.HasPrefix(filepath.VolumeName(path), `\\.\`) {
-		_, err := find(path)
-		return nil, err
-	}
-	return os.Stat(path)
-}
-
 // free returns the disk or file at path, if nothing else uses it.
-func free(path string, st os.FileInfo) (Disk, error) {
-	switch m := st.Mode(); {
-	case m.IsRegular():
-		return Disk{Path: path, Size: st.Size()}, nil
-	case m&os.ModeDevice != 0:
+func free(path string) (Disk, error) {
+	if IsDisk(path) {
 		d, err := find(path)
 		if err != nil {
 			return d, err
 		}
 		return d, d.check()
-	default:
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return Disk{}, err
+	}
+	if !st.Mode().IsRegular() {
 		return Disk{}, fmt.Errorf("%s is neither a disk nor a file", path)
 	}
+	return Disk{Path: path, Size: st.Size()}, nil
 }
 
 // fits refuses a disk that is too small for the image, or for the node that will
@@ -114,22 +108,31 @@ func (i *Image) fits(d Disk) error {
 
 // OpenTarget takes a disk that Check let pass for this process alone.
 func OpenTarget(d Disk) (*Target, error) {
-	real, err := filepath.EvalSymlinks(d.Path)
+	dev, err := openDevice(d)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("%w: %s", err, asRoot)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Target{Disk: d, dev: dev}, nil
+}
+
+// openFile opens a file in the place of a disk, or a disk that is opened as files are.
+func openFile(path string) (device, error) {
+	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
 	}
 	f, err := nodeimage.OpenExclusive(real)
-	if errors.Is(err, os.ErrPermission) {
-		return nil, fmt.Errorf("%w: writing to a disk takes root: run the command with sudo", err)
-	}
 	if err != nil {
 		return nil, err
 	}
-	return &Target{Disk: d, file: f, dev: fileDevice{f}}, nil
+	return fileDevice{f}, nil
 }
 
 // Close gives the disk back.
-func (t *Target) Close() error { return t.file.Close() }
+func (t *Target) Close() error { return t.dev.Close() }
 
 // Result says what was done.
 type Result struct {
@@ -157,18 +160,13 @@ func (i *Image) Write(ctx context.Context, t *Target, p Progress) (*Result, erro
 	if err := w.verify(ctx, func(done int64) { p.Bytes(done, w.done) }); err != nil {
 		return nil, t.explain(ctx, err, w.done)
 	}
-	if t.file != nil {
-		var err error
-		if _, r.Node, err = nodeimage.NodeOf(t.file); err != nil {
-			return nil, fmt.Errorf("%s: %w", t.Path, err)
-		}
-		reread(t.file)
+	var err error
+	if _, r.Node, err = nodeimage.NodeOf(t.dev); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.Path, err)
 	}
+	t.dev.reread()
 	return r, nil
 }
-
-// lostErrors are those of a disk that is not there any more, or takes no data.
-var lostErrors = []error{syscall.EIO, syscall.ENXIO, syscall.ENODEV, syscall.ENOSPC}
 
 // explain says what an error means for the disk.
 func (t *Target) explain(ctx context.Context, err error, done int64) error {

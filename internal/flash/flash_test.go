@@ -220,6 +220,7 @@ func (b *broken) Sync() error {
 
 func (b *broken) written(int64, int64, int64, int64) {}
 func (b *broken) dropCache() error                   { return nil }
+func (b *broken) reread()                            {}
 
 // TestBrokenDisks: the error says what is wrong with the disk, and there is no
 // partition table on one that was not finished.
@@ -337,7 +338,7 @@ func TestRefusesImages(t *testing.T) {
 		if _, err := cut.Write(t.Context(), target, &told{t: t}); err == nil || !strings.Contains(err.Error(), "damaged") || !strings.Contains(err.Error(), "flash it again") {
 			t.Errorf("%s cut off: %v", name, err)
 		}
-		if _, err := disk.Read(target.file); !errors.Is(err, disk.ErrNoTable) {
+		if _, err := disk.Read(target.dev); !errors.Is(err, disk.ErrNoTable) {
 			t.Errorf("partition table: %v", err)
 		}
 		if err := target.Close(); err != nil {
@@ -382,10 +383,11 @@ func TestRefusesTargets(t *testing.T) {
 		t.Error(err)
 	}
 	for want, d := range map[string]Disk{
-		"runs from":      {Path: "/dev/sda", System: true, Mounts: []string{"/"}},
-		"mounted at /a":  {Path: "/dev/sda", Mounts: []string{"/a"}},
-		"in use by dm-0": {Path: "/dev/sda", Holders: []string{"dm-0"}},
-		"read-only":      {Path: "/dev/sda", ReadOnly: true},
+		"runs from":                {Path: "/dev/sda", System: true, Mounts: []string{"/"}},
+		"mounted at /a":            {Path: "/dev/sda", Mounts: []string{"/a"}},
+		"in use by dm-0":           {Path: "/dev/sda", Holders: []string{"dm-0"}},
+		"read-only":                {Path: "/dev/sda", ReadOnly: true},
+		"an image is made for 512": {Path: "/dev/sda", sector: 4096},
 	} {
 		if err := d.check(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v", d, err)

@@ -93,6 +93,7 @@ func texts(v any) (out []string) {
 func macDisk(name string, info, all, system map[string]any) Disk {
 	d := Disk{Path: "/dev/" + name}
 	d.Size, _ = info["TotalSize"].(int64)
+	d.sector, _ = info["DeviceBlockSize"].(int64)
 	d.Model, _ = info["MediaName"].(string)
 	d.Removable, _ = info["RemovableMediaOrExternalDevice"].(bool)
 	if writable, ok := info["WritableMedia"].(bool); ok {

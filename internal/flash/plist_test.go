@@ -41,6 +41,7 @@ const (
 </dict>
 </plist>`
 	plistCard = plistHead + `<dict>
+	<key>DeviceBlockSize</key><integer>512</integer>
 	<key>MediaName</key><string>SD Card Reader</string>
 	<key>RemovableMediaOrExternalDevice</key><true/>
 	<key>TotalSize</key><integer>31914983424</integer>
@@ -71,8 +72,8 @@ func TestMacDisks(t *testing.T) {
 		t.Errorf("disks %q", got)
 	}
 	for want, got := range map[*Disk]Disk{
-		{Path: "/dev/disk0", Size: 500277792768, Model: "APPLE SSD", System: true}:                                                                macDisk("disk0", plist(t, plistSSD), all, root),
-		{Path: "/dev/disk4", Size: 31914983424, Model: "SD Card Reader", Removable: true, ReadOnly: true, Mounts: []string{"/Volumes/BOOT & co"}}: macDisk("disk4", plist(t, plistCard), all, root),
+		{Path: "/dev/disk0", Size: 500277792768, Model: "APPLE SSD", System: true}:                                                                             macDisk("disk0", plist(t, plistSSD), all, root),
+		{Path: "/dev/disk4", Size: 31914983424, Model: "SD Card Reader", Removable: true, ReadOnly: true, Mounts: []string{"/Volumes/BOOT & co"}, sector: 512}: macDisk("disk4", plist(t, plistCard), all, root),
 	} {
 		if !reflect.DeepEqual(got, *want) {
 			t.Errorf("%+v, want %+v", got, *want)

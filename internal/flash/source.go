@@ -175,7 +175,7 @@ func tableOf(head []byte) (t *disk.Table, err error) {
 	if _, err := f.Write(head); err != nil {
 		return nil, err
 	}
-	if err := f.Truncate(int64(last+1) * 512); err != nil {
+	if err := sparse.Extend(f, int64(last+1)*512); err != nil {
 		return nil, err
 	}
 	return disk.Read(f)

@@ -11,24 +11,18 @@ import (
 
 // CheckCard returns what is at path if a stamp may be written to it: a free disk, or
 // a file in the place of one.
-func CheckCard(path string) (Disk, error) {
-	st, err := stat(path)
-	if err != nil {
-		return Disk{}, err
-	}
-	return free(path, st)
-}
+func CheckCard(path string) (Disk, error) { return free(path) }
 
 // Holds says what is on the target in words, if a node of the profile may be stamped
 // into it: the base image of a profile, or the image of a node. An image that has been
 // booted may be only with reset.
 func (t *Target) Holds(node, profile string, reset bool) (string, error) {
-	found, err := nodeimage.CheckStamp(t.file, node, profile, reset)
+	found, err := nodeimage.CheckStamp(t.dev, node, profile, reset)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", t.Path, err)
 	}
 	// What a damaged stamp says does not matter: it is replaced.
-	_, old, err := nodeimage.NodeOf(t.file)
+	_, old, err := nodeimage.NodeOf(t.dev)
 	what := "a base image of profile " + found.Profile
 	switch {
 	case err != nil:
@@ -45,20 +39,20 @@ func (t *Target) Holds(node, profile string, reset bool) (string, error) {
 // Stamp makes the image on the target that of a node, as nodeimage.Stamp does, and
 // reads the stamp back from the medium.
 func (t *Target) Stamp(ctx context.Context, id nodeimage.Identity, reset bool) (nodeimage.Written, error) {
-	w, err := nodeimage.StampOpen(ctx, t.file, t.dev, id, reset)
+	w, err := nodeimage.StampOpen(ctx, t.dev, id, reset)
 	if err != nil {
 		return w, t.explainStamp(err)
 	}
 	if err := t.dev.dropCache(); err != nil {
 		return w, t.explainStamp(err)
 	}
-	if err := id.ReadBack(t.file, t.dev); err != nil {
+	if err := id.ReadBack(t.dev); err != nil {
 		if lost(err) {
 			return w, t.explainStamp(err)
 		}
 		return w, fmt.Errorf("%s: what was written reads back differently: %w; the disk is broken, or smaller than it says, so take another", t.Path, err)
 	}
-	reread(t.file)
+	t.dev.reread()
 	return w, nil
 }
 

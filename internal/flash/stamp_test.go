@@ -2,6 +2,7 @@ package flash
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,7 +127,8 @@ func TestStampBrokenCards(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := card(t)
 			on := target(t, path)
-			c.disk.File = on.file
+			file := on.dev.(fileDevice).File
+			c.disk.File = file
 			on.dev = &c.disk
 			_, err := on.Stamp(t.Context(), identity("worker-8", ""), false)
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), path) {
@@ -136,11 +138,56 @@ func TestStampBrokenCards(t *testing.T) {
 				t.Errorf("the card is node %q", got)
 			}
 			// The same command again, on a card that works, finishes it.
-			on.dev = fileDevice{on.file}
+			on.dev = fileDevice{file}
 			if _, err := on.Stamp(t.Context(), identity("worker-8", ""), false); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestResetBrokenCards: a card that has been booted and is pulled out while its state is
+// removed says so, and the same command finishes it.
+func TestResetBrokenCards(t *testing.T) {
+	path := card(t)
+	state := nodeimage.IDsOf(nodeimagetest.Profile).State.String()
+	booted := func() {
+		t.Helper()
+		if out, err := testtools.Command(t, "sgdisk", "-e", "-n", "4:0:0", "-c", "4:kiln-state", "-u", "4:"+state, path).CombinedOutput(); err != nil {
+			t.Fatalf("sgdisk: %v\n%s", err, out)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	reset := func(d *broken) error {
+		d.File = f
+		_, err := (&Target{Disk: Disk{Path: path}, dev: d}).Stamp(t.Context(), identity("worker-8", ""), true)
+		return err
+	}
+	booted()
+	all := &broken{}
+	if err := reset(all); err != nil || all.writes < 5 {
+		t.Fatalf("%d writes, %v", all.writes, err)
+	}
+	// The last writes are those of the partition table.
+	for n := all.writes - 3; n <= all.writes; n++ {
+		booted()
+		if err := reset(&broken{failWrite: n}); err == nil || !strings.Contains(err.Error(), "was it pulled out") || !strings.HasPrefix(err.Error(), path) {
+			t.Errorf("write %d: %v", n, err)
+		}
+		if err := reset(&broken{}); err != nil {
+			t.Errorf("again after write %d: %v", n, err)
+		}
+		on := target(t, path)
+		if _, err := on.Holds("worker-8", nodeimagetest.Profile, false); err != nil {
+			t.Errorf("after write %d: %v", n, err)
+		}
+		if err := on.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -154,6 +201,63 @@ func TestStampTooLarge(t *testing.T) {
 	}
 	if got := nodeOn(t, path); got != "worker-7" {
 		t.Errorf("the card is node %q", got)
+	}
+}
+
+// TestStampUsedCard: somebody has put files on the boot partition, Windows first, which
+// leaves a folder wherever it has been. They stay, whether the stamp still fits or not.
+func TestStampUsedCard(t *testing.T) {
+	path := card(t)
+	boot := path + "@@1M" // where the boot partition begins
+	mtools := func(args ...string) string {
+		t.Helper()
+		out, err := testtools.Command(t, args[0], append([]string{"-i", boot}, args[1:]...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	file := func(size int) string {
+		name := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(name, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	mtools("mmd", "::/System Volume Information")
+	mtools("mcopy", file(12), "::/System Volume Information/WPSettings.dat")
+	mib := file(1 << 20)
+	n := 0
+	for ; n < 40; n++ {
+		out, err := testtools.Command(t, "mcopy", "-i", boot, mib, fmt.Sprintf("::/holiday%d.jpg", n)).CombinedOutput()
+		if err != nil {
+			if !strings.Contains(string(out), "Disk full") {
+				t.Fatalf("mcopy: %v\n%s", err, out)
+			}
+			break
+		}
+	}
+	if n == 0 || n == 40 {
+		t.Fatalf("room for %d MiB", n)
+	}
+	on := target(t, path)
+	_, err := on.Stamp(t.Context(), identity("worker-8", strings.Repeat(" ", 2<<20)), false)
+	if err == nil || !strings.Contains(err.Error(), path+": boot partition: too little space") {
+		t.Errorf("full: %v", err)
+	}
+	if got := nodeOn(t, path); got != "worker-7" {
+		t.Errorf("the card is node %q", got)
+	}
+	if _, err := on.Stamp(t.Context(), identity("worker-8", ""), false); err != nil {
+		t.Error(err)
+	}
+	if got := nodeOn(t, path); got != "worker-8" {
+		t.Errorf("the card is node %q", got)
+	}
+	for _, name := range []string{fmt.Sprintf("holiday%d.jpg", n-1), "System Volume Information"} {
+		if out := mtools("mdir", "-b", "::/"); !strings.Contains(out, name) {
+			t.Errorf("%s is gone:\n%s", name, out)
+		}
 	}
 }
 

@@ -83,6 +83,9 @@ func markdown(text string) string {
 		if strings.HasPrefix(line, "  ") {
 			line = "    " + strings.TrimPrefix(line, "  ")
 		}
+		if !indented { // where a backslash takes the meaning from what follows
+			line = strings.ReplaceAll(line, `\`, `\\`)
+		}
 		out = append(out, line)
 	}
 	return strings.Join(out, "\n")

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/kiln-os/kiln/images/disk"
@@ -24,7 +23,7 @@ type Found struct {
 }
 
 // Identify recognises an image, by the UUID of its boot partition.
-func Identify(f *os.File) (*Found, error) {
+func Identify(f disk.File) (*Found, error) {
 	// Before the partition table: a VHD has one where a raw image has it.
 	if kind, err := format.Detect(f); err != nil {
 		return nil, err

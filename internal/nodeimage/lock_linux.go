@@ -26,8 +26,3 @@ func lock(f *os.File) error {
 	}
 	return err
 }
-
-// punch makes a hole of a part of a file, if its file system can.
-func punch(f *os.File, from, to int64) bool {
-	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from) == nil
-}

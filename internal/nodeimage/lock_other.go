@@ -23,5 +23,3 @@ func lock(f *os.File) error {
 	}
 	return err
 }
-
-func punch(*os.File, int64, int64) bool { return false }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/kiln-os/kiln/images/disk"
@@ -53,7 +52,7 @@ func CheckArch(t *disk.Table, profile string) error {
 
 // NodeOf returns the profile of the image or disk f and the name of the node whose
 // stamp it has: "" if it has none.
-func NodeOf(f *os.File) (profile, node string, err error) {
+func NodeOf(f disk.File) (profile, node string, err error) {
 	t, err := disk.Read(f)
 	if err != nil {
 		return "", "", fmt.Errorf("this is no Kiln image: %w", err)

@@ -82,15 +82,14 @@ func Stamp(ctx context.Context, path string, id Identity, reset bool) (w Written
 		return w, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if w, err = StampOpen(ctx, f, f, id, reset); err != nil {
+	if w, err = StampOpen(ctx, f, id, reset); err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 	}
 	return w, err
 }
 
-// StampOpen is Stamp for an image that OpenExclusive opened. The stamp is written
-// through boot, which is f itself or watches over it.
-func StampOpen(ctx context.Context, f *os.File, boot esp.Device, id Identity, reset bool) (w Written, err error) {
+// StampOpen is Stamp for an image or a disk that nobody else has open.
+func StampOpen(ctx context.Context, f disk.File, id Identity, reset bool) (w Written, err error) {
 	found, err := CheckStamp(f, id.Node, id.Profile, reset)
 	if err != nil {
 		return w, err
@@ -100,7 +99,7 @@ func StampOpen(ctx context.Context, f *os.File, boot esp.Device, id Identity, re
 		return w, err
 	}
 	// The stamp first: a machine that is switched on in between is what it was.
-	if w.Stamp, err = replace(boot, found.ESP, id); err != nil {
+	if w.Stamp, err = replace(f, found.ESP, id); err != nil {
 		return w, err
 	}
 	t := found.Table
@@ -119,12 +118,13 @@ func StampOpen(ctx context.Context, f *os.File, boot esp.Device, id Identity, re
 
 // erase makes a part of an image file read as zeros. Of a disk nothing is erased:
 // the node discards the blocks when it makes a new state partition there.
-func erase(f *os.File, from, to int64) error {
+func erase(f disk.File, from, to int64) error {
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() || from >= to {
 		return err
 	}
-	if !punch(f, from, to) {
+	// An *os.File, or what has one in it.
+	if file, ok := f.(interface{ Fd() uintptr }); !ok || !sparse.Punch(file.Fd(), from, to) {
 		zeros := make([]byte, mib)
 		for at := from; at < to; {
 			n, err := f.WriteAt(zeros[:min(int64(len(zeros)), to-at)], at)
@@ -171,7 +171,7 @@ func OpenExclusive(path string) (*os.File, error) {
 }
 
 // CheckStamp says what image f is, if a node of the profile may be stamped into it.
-func CheckStamp(f *os.File, node, profile string, reset bool) (*Found, error) {
+func CheckStamp(f disk.File, node, profile string, reset bool) (*Found, error) {
 	found, err := Identify(f)
 	switch {
 	case errors.As(err, new(*format.NotRawError)):
@@ -186,14 +186,13 @@ func CheckStamp(f *os.File, node, profile string, reset bool) (*Found, error) {
 	return found, CheckArch(found.Table, profile)
 }
 
-// ReadBack checks that the image f has the node's stamp and no other. It reads the
-// stamp through boot, which is f itself or watches over it.
-func (id Identity) ReadBack(f *os.File, boot esp.Device) error {
+// ReadBack checks that the image f has the node's stamp and no other.
+func (id Identity) ReadBack(f disk.File) error {
 	found, err := Identify(f)
 	if err != nil {
 		return err
 	}
-	v, err := esp.Open(boot, found.ESP.Offset, found.ESP.Size)
+	v, err := esp.Open(f, found.ESP.Offset, found.ESP.Size)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-// Package sparse works on files with holes, such as disk images: it copies them so
-// that holes stay holes, or shares their blocks where the file system can, and
+// Package sparse works on files with holes, such as disk images: it makes them, copies
+// them so that holes stay holes, or shares their blocks where the file system can, and
 // digests them without hashing zeros.
 package sparse
 
@@ -46,6 +46,12 @@ func DataSize(f *os.File) (n int64, err error) {
 	return n, err
 }
 
+// Extend makes a file longer by a hole, where the file system has holes.
+func Extend(f *os.File, size int64) error {
+	allow(f)
+	return f.Truncate(size)
+}
+
 func sizeOf(f *os.File) (int64, error) {
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
@@ -90,7 +96,7 @@ func Copy(ctx context.Context, dst, src *os.File, progress func(n int64)) (writt
 	if err := diskspace.Require(dst.Name(), need); err != nil {
 		return 0, err
 	}
-	if err := dst.Truncate(size); err != nil {
+	if err := Extend(dst, size); err != nil {
 		return 0, err
 	}
 	for _, e := range data {
