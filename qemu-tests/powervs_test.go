@@ -41,7 +41,7 @@ func TestPowerVS(t *testing.T) {
 	if out, err := create.CombinedOutput(); err != nil {
 		t.Fatalf("qemu-img: %v\n%s", err, out)
 	}
-	drive := isoDrive(t, userData(t, [2]string{"/etc/issue", "data:,the user data was read%0A"}))
+	drive := isoDrive(t, userData(t, [2]string{"/etc/issue", "data:,the%20user%20data%20was%20read%0A"}))
 	m := n.startFaulty(t, "partition", n.image, func(c *qemu.Config) {
 		c.Disks, c.MemoryMiB = nil, guestMemoryMiB
 		c.ExtraArgs = append([]string{

@@ -354,7 +354,7 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s on one processor: digest %s, want %s", name, got, want)
 		}
 	}
-	if len(formats) != 9+2 { // live_test.go has those that boot without a disk
+	if len(formats) != 10+2 { // live_test.go has those that boot without a disk
 		t.Error("a format has no digest here")
 	}
 }
