@@ -87,7 +87,7 @@ func TestRaspberryPi(t *testing.T) {
 			n.start(t, qemu.Config{Board: board, Disks: []qemu.Disk{{Image: n.image, SizeBytes: 8 << 30, Fast: true}}})
 			ctx := n.within(t, 20*time.Minute)
 			for _, what := range []string{
-				`U-Boot 20`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `EFI stub: Exiting boot services`,
+				`devicetree: board`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `EFI stub: Exiting boot services`,
 				`Machine model: ` + tc.model, `systemd\[1\]: Running in initrd`, `systemd\[1\]: Hostname set to <` + nodeName,
 				`firstboot\[\d+\]: .*discovery`,
 			} {
