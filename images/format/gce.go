@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
+	"io"
 	"os"
 
 	"github.com/klauspost/compress/flate"
@@ -77,9 +78,22 @@ func dataRuns(ctx context.Context, src *os.File) (runs []run, stored int64, err 
 	return runs, stored, err
 }
 
-// gceWorker packs the units that are not zeros. What it makes ends at a whole byte
-// and refers to nothing before it, so the pieces behind each other are one stream.
+// gceWorker packs the units that are not zeros.
 func gceWorker() (func(*piece) error, error) {
+	return deflater(func(z io.Writer, p *piece) error {
+		for _, u := range p.units {
+			if _, err := z.Write(u.data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// deflater packs what write gives of each piece that is not zeros alone. What it makes
+// ends at a whole byte and refers to nothing before it, so the pieces behind each other
+// are one stream.
+func deflater(write func(z io.Writer, p *piece) error) (func(*piece) error, error) {
 	var out bytes.Buffer
 	z, err := flate.NewWriter(&out, flate.DefaultCompression)
 	if err != nil {
@@ -92,10 +106,8 @@ func gceWorker() (func(*piece) error, error) {
 		}
 		out.Reset()
 		z.Reset(&out)
-		for _, u := range p.units {
-			if _, err := z.Write(u.data); err != nil {
-				return err
-			}
+		if err := write(z, p); err != nil {
+			return err
 		}
 		if err := z.Flush(); err != nil {
 			return err

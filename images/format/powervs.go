@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"strings"
 
@@ -82,30 +83,12 @@ func writePowerVS(ctx context.Context, dst, src *os.File, size int64, o Options)
 	return g.end()
 }
 
-// wholeWorker packs a piece with its zeros, if it is not zeros alone. Like gceWorker's,
-// pieces behind each other are one stream.
+// wholeWorker packs a piece with its zeros.
 func wholeWorker() (func(*piece) error, error) {
-	var out bytes.Buffer
-	z, err := flate.NewWriter(&out, flate.DefaultCompression)
-	if err != nil {
-		return nil, err
-	}
-	return func(p *piece) error {
-		p.split()
-		if p.isZero() {
-			return nil
-		}
-		out.Reset()
-		z.Reset(&out)
-		if _, err := z.Write(p.data); err != nil {
-			return err
-		}
-		if err := z.Flush(); err != nil {
-			return err
-		}
-		p.packed = append(p.packed, out.Bytes()...)
-		return nil
-	}, nil
+	return deflater(func(z io.Writer, p *piece) error {
+		_, err := z.Write(p.data)
+		return err
+	})
 }
 
 // gapWriter writes what is zeros on the disk: whole pieces of it are packed once.
