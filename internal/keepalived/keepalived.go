@@ -77,6 +77,10 @@ func (c Config) Marshal() []byte {
 	line("    virtual_router_id %d", c.RouterID)
 	line("    priority %d", priority)
 	line("    advert_int 1")
+	// When the holder is gone, two others of the same priority both take the address in
+	// the same moment, and the one that gives it up again may have been the last that
+	// told the network. The one that stays tells it again after a second, not after five.
+	line("    garp_master_delay 1")
 	line("    virtual_ipaddress {")
 	// Of its full length it makes no route, so the kernel takes it for the source of no
 	// IPv4 connection; an IPv6 address of that length keepalived makes a deprecated one,
