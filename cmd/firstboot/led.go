@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,15 +14,15 @@ import (
 	"github.com/kiln-os/kiln/internal/phase"
 )
 
-// led is the activity light of a single-board computer that may have no screen. A
-// machine without one has no such folder.
+// led is the light of a single-board computer that may have no screen. A machine without
+// one has no such folder.
 type led struct {
-	dir  string // see Documentation/leds/leds-class.rst of Linux
-	last blink
+	paths host.Paths
+	last  blink
 }
 
-// blink is how long the light is on and off in turn; zero is that it shows what the
-// card does, as without firstboot.
+// blink is how long the light is on and off in turn; zero is that it shows what it does
+// without firstboot.
 type blink struct{ on, off time.Duration }
 
 // docs/raspberry-pi.md has the same for people who look at the light.
@@ -33,7 +34,7 @@ var (
 )
 
 func newLED(paths host.Paths) *led {
-	return &led{dir: paths.At("/sys/class/leds/ACT"), last: blink{-1, -1}}
+	return &led{paths: paths, last: blink{-1, -1}}
 }
 
 // blinkOf is how the light shows a record.
@@ -47,35 +48,58 @@ func blinkOf(rec phase.Record) blink {
 	return blinkWorking
 }
 
+// find returns the folder of the light and its triggers (Documentation/leds/leds-class.rst
+// of Linux), and the one of them that it has without firstboot. The folder is empty if the
+// machine has no light.
+func (l *led) find() (dir string, triggers []string, own string, err error) {
+	// A Raspberry Pi 400 has one light, which is named as the one for the power.
+	for _, light := range []struct{ name, own string }{{"ACT", l.cardTrigger()}, {"PWR", "default-on"}} {
+		dir := l.paths.At("/sys/class/leds/" + light.name)
+		data, err := os.ReadFile(filepath.Join(dir, "trigger"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		for _, t := range strings.Fields(string(data)) {
+			triggers = append(triggers, strings.Trim(t, "[]"))
+		}
+		return dir, triggers, light.own, err
+	}
+	return "", nil, "", nil
+}
+
+// cardTrigger is the trigger that shows what the card does. Linux gives a card the number
+// of its slot, and a wireless chip may have the first.
+func (l *led) cardTrigger() string {
+	cards, err := filepath.Glob(l.paths.At("/sys/block/mmcblk?"))
+	if err != nil || len(cards) == 0 {
+		return "mmc0"
+	}
+	return "mmc" + strings.TrimPrefix(filepath.Base(cards[0]), "mmcblk")
+}
+
 // set makes the light blink. The two times are files that the trigger brings.
 func (l *led) set(b blink) error {
 	if b == l.last {
 		return nil
 	}
-	triggers, err := os.ReadFile(filepath.Join(l.dir, "trigger"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	dir, triggers, own, err := l.find()
+	if dir == "" || err != nil {
 		return err
 	}
 	write := func(file, value string) {
 		if err == nil {
-			err = os.WriteFile(filepath.Join(l.dir, file), []byte(value), 0o644)
+			err = os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644)
 		}
 	}
-	if b == blinkDone {
-		card := "none"
-		for _, t := range strings.Fields(string(triggers)) {
-			if t = strings.Trim(t, "[]"); t == "mmc0" {
-				card = t
-			}
-		}
-		write("trigger", card)
-	} else {
+	switch {
+	case b != blinkDone:
 		write("trigger", "timer")
 		write("delay_on", strconv.FormatInt(b.on.Milliseconds(), 10))
 		write("delay_off", strconv.FormatInt(b.off.Milliseconds(), 10))
+	case slices.Contains(triggers, own):
+		write("trigger", own)
+	default:
+		write("trigger", "none")
 	}
 	if err == nil {
 		l.last = b

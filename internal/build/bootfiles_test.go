@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"os"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +61,7 @@ func TestRaspberryPiBootChain(t *testing.T) {
 		stage []string // what is read before the device tree
 		dtb   string
 		uboot string
+		light string // that firstboot lets blink
 	}
 	for _, tc := range []struct {
 		profile string
@@ -68,15 +72,15 @@ func TestRaspberryPiBootChain(t *testing.T) {
 	}{
 		{
 			"rpi-arm64", []model{
-				{"Raspberry Pi 3 Model B", rom, "bcm2837-rpi-3-b.dtb", "u-boot.bin"},
-				{"Raspberry Pi 3 Model B+", rom, "bcm2837-rpi-3-b-plus.dtb", "u-boot.bin"},
-				{"Raspberry Pi 3 Model A+", rom, "bcm2837-rpi-3-a-plus.dtb", "u-boot.bin"},
-				{"Raspberry Pi Zero 2 W", rom, "bcm2837-rpi-zero-2-w.dtb", "u-boot.bin"},
-				{"Raspberry Pi Compute Module 3", rom, "bcm2837-rpi-cm3.dtb", "u-boot.bin"},
-				{"Raspberry Pi 4 Model B", eeprom, "bcm2711-rpi-4-b.dtb", "u-boot.bin"},
-				{"Raspberry Pi 400", eeprom, "bcm2711-rpi-400.dtb", "u-boot.bin"},
-				{"Raspberry Pi Compute Module 4", eeprom, "bcm2711-rpi-cm4.dtb", "u-boot.bin"},
-				{"Raspberry Pi 5", eeprom[2:], "bcm2712-rpi-5-b.dtb", "u-boot.bin"},
+				{"Raspberry Pi 3 Model B", rom, "bcm2837-rpi-3-b.dtb", "u-boot.bin", "ACT"},
+				{"Raspberry Pi 3 Model B+", rom, "bcm2837-rpi-3-b-plus.dtb", "u-boot.bin", "ACT"},
+				{"Raspberry Pi 3 Model A+", rom, "bcm2837-rpi-3-a-plus.dtb", "u-boot.bin", "ACT"},
+				{"Raspberry Pi Zero 2 W", rom, "bcm2837-rpi-zero-2-w.dtb", "u-boot.bin", "ACT"},
+				{"Raspberry Pi Compute Module 3", rom, "bcm2837-rpi-cm3.dtb", "u-boot.bin", ""},
+				{"Raspberry Pi 4 Model B", eeprom, "bcm2711-rpi-4-b.dtb", "u-boot.bin", "ACT"},
+				{"Raspberry Pi 400", eeprom, "bcm2711-rpi-400.dtb", "u-boot.bin", "PWR"},
+				{"Raspberry Pi Compute Module 4", eeprom, "bcm2711-rpi-cm4.dtb", "u-boot.bin", "ACT"},
+				{"Raspberry Pi 5", eeprom[2:], "bcm2712-rpi-5-b.dtb", "u-boot.bin", ""},
 			},
 			4 << 10,
 			[]string{"arm_64bit=1", "kernel=u-boot.bin", "upstream_kernel=1", "enable_uart=1"},
@@ -87,12 +91,12 @@ func TestRaspberryPiBootChain(t *testing.T) {
 		},
 		{
 			"rpi-arm", []model{
-				{"Raspberry Pi 2 Model B", rom, "bcm2836-rpi-2-b.dtb", "u-boot-2.bin"},
-				{"Raspberry Pi 3 Model B", rom, "bcm2837-rpi-3-b.dtb", "u-boot-3.bin"},
-				{"Raspberry Pi 3 Model B+", rom, "bcm2837-rpi-3-b-plus.dtb", "u-boot-3.bin"},
-				{"Raspberry Pi 3 Model A+", rom, "bcm2837-rpi-3-a-plus.dtb", "u-boot-3.bin"},
-				{"Raspberry Pi Zero 2 W", rom, "bcm2837-rpi-zero-2-w.dtb", "u-boot-3.bin"},
-				{"Raspberry Pi Compute Module 3", rom, "bcm2837-rpi-cm3.dtb", "u-boot-3.bin"},
+				{"Raspberry Pi 2 Model B", rom, "bcm2836-rpi-2-b.dtb", "u-boot-2.bin", "ACT"},
+				{"Raspberry Pi 3 Model B", rom, "bcm2837-rpi-3-b.dtb", "u-boot-3.bin", "ACT"},
+				{"Raspberry Pi 3 Model B+", rom, "bcm2837-rpi-3-b-plus.dtb", "u-boot-3.bin", "ACT"},
+				{"Raspberry Pi 3 Model A+", rom, "bcm2837-rpi-3-a-plus.dtb", "u-boot-3.bin", "ACT"},
+				{"Raspberry Pi Zero 2 W", rom, "bcm2837-rpi-zero-2-w.dtb", "u-boot-3.bin", "ACT"},
+				{"Raspberry Pi Compute Module 3", rom, "bcm2837-rpi-cm3.dtb", "u-boot-3.bin", ""},
 			},
 			4 << 20,
 			[]string{
@@ -117,6 +121,9 @@ func TestRaspberryPiBootChain(t *testing.T) {
 				} else if at := binary.BigEndian.Uint32(b[fdtReserved:]); m.stage[0] == rom[0] && binary.BigEndian.Uint64(b[at:])|binary.BigEndian.Uint64(b[at+8:]) != tc.reserve {
 					t.Errorf("%s: %s reserves something else than the first %d bytes", m.name, m.dtb, tc.reserve)
 				}
+				if got := lightOf(t, content[m.dtb]); got != m.light {
+					t.Errorf("%s: the device tree has the light %q, want %q", m.name, got, m.light)
+				}
 				// U-Boot knows the board, and looks for systemd-boot where it is. Its name for a
 				// Compute Module's device tree is the firmware's.
 				for _, word := range []string{m.dtb, "/EFI/BOOT/", a.EFIName} {
@@ -140,6 +147,16 @@ func TestRaspberryPiBootChain(t *testing.T) {
 				}
 			}
 			addProfileFiles(packages, p)
+			for f, text := range p.Files {
+				if !strings.HasPrefix(f, "usr/lib/modules-load.d/") {
+					continue
+				}
+				for line := range strings.Lines(text) {
+					if module := strings.TrimSpace(line); module != "" && module[0] != '#' && !hasModule(packages, module) {
+						t.Errorf("%s: the kernel has no module %s", f, module)
+					}
+				}
+			}
 			for l := range p.Links {
 				if _, _, err := packages.Lookup(l); err != nil {
 					t.Errorf("link %s: %v", l, err)
@@ -147,6 +164,39 @@ func TestRaspberryPiBootChain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hasModule says whether the kernel has a module as a file of its own.
+func hasModule(packages *tree.Tree, module string) bool {
+	return slices.ContainsFunc(packages.Paths(), func(f string) bool {
+		name, isModule := strings.CutSuffix(path.Base(f), ".ko.xz")
+		return isModule && strings.ReplaceAll(name, "-", "_") == module
+	})
+}
+
+// lightOf is the name of the light of a device tree that firstboot takes: that for activity,
+// or the one that is there.
+func lightOf(t *testing.T, dtb []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "dtb")
+	if err := os.WriteFile(file, dtb, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := testtools.Command(t, "fdtget", "-l", "-d", "", file, "/leds").Output()
+	if err != nil {
+		return "" // no such node
+	}
+	var found string
+	for _, n := range strings.Fields(string(nodes)) {
+		label, err := testtools.Command(t, "fdtget", file, "/leds/"+n, "label").Output()
+		if err != nil {
+			t.Fatalf("fdtget label of %s: %v", n, err)
+		}
+		if found = strings.TrimSpace(string(label)); found == "ACT" {
+			break
+		}
+	}
+	return found
 }
 
 // raspberryPiPackages are the packages that a Raspberry Pi's boot files are from.

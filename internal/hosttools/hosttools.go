@@ -28,7 +28,7 @@ const Suite = "trixie"
 type Set []string
 
 // Reference is what tests check the written formats with.
-var Reference = Set{"squashfs-tools", "squashfs-tools-ng", "kmod", "gdisk", "fdisk", "dosfstools", "mtools", "cryptsetup-bin", "cpio", "e2fsprogs", "systemd", "systemd-repart", "systemd-zram-generator", "ignition", "binutils", "openssl", "qemu-utils", "xz-utils", "zstd", "tar", "gzip", "nftables", "wpasupplicant", "xorriso", "grub-common"}
+var Reference = Set{"squashfs-tools", "squashfs-tools-ng", "kmod", "gdisk", "fdisk", "dosfstools", "mtools", "cryptsetup-bin", "cpio", "e2fsprogs", "systemd", "systemd-repart", "systemd-zram-generator", "ignition", "binutils", "openssl", "qemu-utils", "xz-utils", "zstd", "tar", "gzip", "nftables", "wpasupplicant", "xorriso", "grub-common", "device-tree-compiler"}
 
 // QEMU is the set that runs a machine of an architecture.
 func QEMU(a arch.Arch) Set {
