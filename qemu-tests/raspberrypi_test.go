@@ -93,7 +93,8 @@ func TestRaspberryPi(t *testing.T) {
 			for _, what := range []string{
 				`devicetree: board`, `Booting: mmc 0|Booting bootflow .*mmc`, `EFI stub: Booting Linux`, `EFI stub: Exiting boot services`,
 				`Machine model: ` + tc.model, `systemd\[1\]: Running in initrd`, `systemd\[1\]: Hostname set to <` + nodeName,
-				`firstboot\[\d+\]: .*discovery`,
+				// On a Pi 2 the journal is on the screen alone; the login prompt's text is on both.
+				`state +first boot, phase \d of \d \(discovery\)`,
 			} {
 				line, err := n.machine.Console().WaitFor(ctx, regexp.MustCompile(what))
 				if err != nil {
@@ -143,9 +144,10 @@ func checkPi(t *testing.T, n *node, light check) {
 	time.Sleep(2 * time.Minute)
 	idle := mb() - first
 	t.Logf("written to the card: %.1f MB until it waits for its cluster, %.1f MB in the next two minutes", first, idle)
-	// Well above what was measured: something writes all the time.
-	if first > 100 || idle > 5 {
-		t.Errorf("more than 100 and 5 MB")
+	// Most of the first is the file system's journal and inode tables. Twice of what was
+	// measured means that something writes all the time.
+	if first > 320 || idle > 1 {
+		t.Errorf("more than 320 and 1 MB")
 	}
 	// A half of the memory, and the generator counts in MiB.
 	size, err := strconv.Atoi(n.sh(t, "cat /sys/block/zram0/disksize"))
