@@ -301,12 +301,21 @@ func (c component) pod(startup time.Duration) (corev1.Pod, error) {
 		}
 		requests[name] = q
 	}
+	const period = 10 // seconds
+	starts := int32((startup + period*time.Second - 1) / (period * time.Second))
+	alive := int32(10)
+	if c.name == Etcd || c.name == APIServer {
+		// After a reboot these run before the kubelet does (see package resume). It takes
+		// what it finds running for started, passes over the startup probe, and would
+		// restart an API server that is not up a minute and a half later.
+		alive = starts * period
+	}
 	container := corev1.Container{
 		Name: c.name, Image: c.image, ImagePullPolicy: corev1.PullIfNotPresent, Command: c.command,
 		Resources:     corev1.ResourceRequirements{Requests: requests},
 		Ports:         []corev1.ContainerPort{{Name: probePort, ContainerPort: c.port, Protocol: corev1.ProtocolTCP}},
-		LivenessProbe: c.probe(c.live, 10, 8, 10),
-		StartupProbe:  c.probe(c.startup, 10, int32((startup+10*time.Second-1)/(10*time.Second)), 10),
+		LivenessProbe: c.probe(c.live, alive, 8, period),
+		StartupProbe:  c.probe(c.startup, 10, starts, period),
 	}
 	if c.ready != "" {
 		container.ReadinessProbe = c.probe(c.ready, 0, 3, 1)
