@@ -142,12 +142,12 @@ func checkPi(t *testing.T, n *node, light check) {
 	}
 	first := mb()
 	time.Sleep(2 * time.Minute)
-	idle := mb() - first
-	t.Logf("written to the card: %.1f MB until it waits for its cluster, %.1f MB in the next two minutes", first, idle)
-	// Most of the first is the file system's journal and inode tables. Twice of what was
-	// measured means that something writes all the time.
-	if first > 320 || idle > 1 {
-		t.Errorf("more than 320 and 1 MB")
+	then := mb() - first
+	t.Logf("written to the card: %.1f MB until it waits for its cluster, %.1f MB in the next two minutes", first, then)
+	// Most of it is the file system's journal and its inode tables, which Linux writes when
+	// it has time. Twice of what was measured means that something else writes.
+	if first+then > 320 {
+		t.Errorf("that is more than 320 MB")
 	}
 	// A half of the memory, and the generator counts in MiB.
 	size, err := strconv.Atoi(n.sh(t, "cat /sys/block/zram0/disksize"))
