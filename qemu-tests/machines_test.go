@@ -14,6 +14,8 @@ import (
 const sharedFile = `apiVersion: kiln-os.dev/v1alpha1
 kind: Cluster
 name: shared
+network:
+  nameservers: [192.168.78.3]
 nodes:
   - name: cp-1
     role: control-plane
