@@ -75,6 +75,11 @@ Kubernetes, which takes minutes.`,
 			}
 			progress := a.reporter()
 			store.Log = progress.Log
+			for _, n := range cluster.Nodes {
+				if note := nameServerNote(n); note != "" {
+					progress.Log("note: " + note)
+				}
+			}
 			result, err := build.Run(cmd.Context(), build.Options{
 				Cluster: cluster, Payload: manifest, Out: out, Mirror: a.mirror, Suite: suite, ArchiveDate: archiveDate, Source: a.payloadDir, Cache: store,
 				Release: version.Version, Formats: formats, Locked: locked, Offline: offline, Now: time.Now(), Progress: progress,

@@ -148,6 +148,15 @@ func missingParts(c *spec.Cluster, m *release.Manifest) (diag.List, error) {
 	return lost, nil
 }
 
+// nameServerNote is for a node that does not become Ready by itself: CoreDNS ends where it
+// has nobody to ask.
+func nameServerNote(n spec.Node) string {
+	if !n.Static() || len(n.Nameservers) > 0 {
+		return ""
+	}
+	return n.Name + " has a static address and no name server: the cluster's DNS asks those of the nodes for names outside, and does not start on a node without one; set nameservers, or network.nameservers"
+}
+
 // notesOn says what is no mistake, but should be known before machines are bought.
 func notesOn(c *spec.Cluster) ([]string, error) {
 	var notes []string
@@ -160,8 +169,8 @@ func notesOn(c *spec.Cluster) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n.Static() && len(n.Nameservers) == 0 {
-			notes = append(notes, n.Name+" has a static address and no name server: the cluster's DNS asks those of the nodes for names outside, and does not start on a node without one; set nameservers, or network.nameservers")
+		if note := nameServerNote(n); note != "" {
+			notes = append(notes, note)
 		}
 		if a.ELFClass != elf.ELFCLASS32 {
 			continue
