@@ -75,9 +75,6 @@ func TestPowerLED(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(trigger), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(trigger, []byte("none timer [default-on]\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	// The light may come after firstboot has begun.
 	for _, c := range []struct {
 		b    blink

@@ -182,7 +182,7 @@ func lightOf(t *testing.T, dtb []byte) string {
 	if err := os.WriteFile(file, dtb, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	nodes, err := testtools.Command(t, "fdtget", "-l", "-d", "", file, "/leds").Output()
+	nodes, err := testtools.Command(t, "fdtget", "-l", file, "/leds").Output()
 	if err != nil {
 		return "" // no such node
 	}
